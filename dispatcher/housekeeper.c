@@ -1,0 +1,168 @@
+/* One turn every TURN_MS: a checkpoint when the WAL has grown, once a second
+ * the rest. Nothing here is needed for correctness, so that a failure is
+ * logged and tried again in the next turn. */
+#include "dispatcher/housekeeper.h"
+
+#include <inttypes.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "shared/clock.h"
+#include "shared/log.h"
+
+#define TURN_MS 250
+#define SLOW_TURNS 4   /* once a second */
+#define LEDGER_TURNS 40 /* counting a million rows is not for every second */
+#define KEYS_PER_TURN 2000
+
+struct housekeeper {
+    struct journal *journal;
+    struct metrics *metrics;
+    pthread_t thread;
+    int stop_fd;
+    bool failing;    /* logged once an episode */
+    bool unbalanced; /* likewise */
+};
+
+static void
+note_failure(struct housekeeper *h, const char *what, enum rc rc)
+{
+    char quoted[300];
+
+    if (rc == RC_OK || rc == RC_AGAIN) {
+        h->failing = false;
+        return;
+    }
+    if (!h->failing) {
+        log_event(LOG_WARN, "housekeeping_failed", "task=%s rc=%s error=%s",
+                  what, rc_name(rc),
+                  log_quote(journal_error(h->journal), quoted,
+                            sizeof quoted));
+    }
+    h->failing = true;
+}
+
+static enum rc
+checkpoint(struct housekeeper *h)
+{
+    int64_t wal_bytes = 0;
+    enum rc rc = journal_checkpoint(h->journal, &wal_bytes);
+
+    if (rc == RC_OK) {
+        metrics_set(h->metrics, METRIC_WAL_BYTES, SERVICE_COUNT, wal_bytes);
+    }
+    return rc;
+}
+
+static enum rc
+expire_keys(struct housekeeper *h)
+{
+    int64_t forgotten = 0;
+
+    return journal_expire_keys(h->journal, clock_now_unix_ms(), KEYS_PER_TURN,
+                               &forgotten);
+}
+
+static enum rc
+used_bytes(struct housekeeper *h)
+{
+    int64_t used = 0;
+    enum rc rc = journal_used_bytes(h->journal, &used);
+
+    if (rc == RC_OK) {
+        metrics_set(h->metrics, METRIC_JOURNAL_USED_BYTES, SERVICE_COUNT, used);
+    }
+    return rc;
+}
+
+static enum rc
+check_ledger(struct housekeeper *h)
+{
+    struct journal_ledger ledger[SERVICE_COUNT];
+    enum rc rc = journal_ledger(h->journal, ledger);
+    bool unbalanced = false;
+
+    if (rc != RC_OK) {
+        return rc;
+    }
+    for (unsigned s = 0; s < SERVICE_COUNT; s++) {
+        const struct journal_ledger *l = &ledger[s];
+
+        unbalanced |= !l->balanced;
+        if (!l->balanced && !h->unbalanced) {
+            log_event(LOG_ERROR, "ledger_unbalanced",
+                      "service=%s accepted=%" PRId64 " final=%" PRId64
+                      " pending=%" PRId64 " dead=%" PRId64
+                      " dead_rows=%" PRId64,
+                      service_name((enum service)s), l->accepted, l->final,
+                      l->pending, l->dead, l->dead_rows);
+        }
+    }
+    h->unbalanced = unbalanced;
+    return RC_OK;
+}
+
+static void *
+run(void *arg)
+{
+    struct housekeeper *h = arg;
+    struct pollfd stop = {.fd = h->stop_fd, .events = POLLIN};
+
+    for (unsigned turn = 0; poll(&stop, 1, TURN_MS) <= 0; turn++) {
+        note_failure(h, "checkpoint", checkpoint(h));
+        if (turn % SLOW_TURNS == 0) {
+            note_failure(h, "expire_keys", expire_keys(h));
+            note_failure(h, "used_bytes", used_bytes(h));
+        }
+        if (turn % LEDGER_TURNS == 0) {
+            note_failure(h, "ledger", check_ledger(h));
+        }
+    }
+    return NULL;
+}
+
+enum rc
+housekeeper_start(struct housekeeper **out, struct journal *journal,
+                  struct metrics *metrics)
+{
+    struct housekeeper *h = calloc(1, sizeof *h);
+
+    *out = NULL;
+    if (h == NULL) {
+        return RC_NOMEM;
+    }
+    h->metrics = metrics;
+    h->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (h->stop_fd < 0) {
+        free(h);
+        return RC_IO;
+    }
+    h->journal = journal;
+    if (pthread_create(&h->thread, NULL, run, h) != 0) {
+        (void)close(h->stop_fd);
+        free(h);
+        return RC_IO;
+    }
+    *out = h;
+    return RC_OK;
+}
+
+void
+housekeeper_stop(struct housekeeper **h_out)
+{
+    struct housekeeper *h = *h_out;
+
+    *h_out = NULL;
+    if (h == NULL) {
+        return;
+    }
+    (void)eventfd_write(h->stop_fd, 1);
+    (void)pthread_join(h->thread, NULL);
+    (void)close(h->stop_fd);
+    journal_free(&h->journal);
+    free(h);
+}

@@ -1,0 +1,30 @@
+# The dispatcher and its tool. The archive holds all but the mains.
+noinst_LIBRARIES += libdispatcher.a
+libdispatcher_a_SOURCES = \
+	%D%/callback.c \
+	%D%/callback_outcome.c %D%/callback_outcome.h \
+	%D%/callback_pool.c %D%/callback_pool.h \
+	%D%/callback_store.c \
+	%D%/control.c %D%/control.h \
+	%D%/control_commands.c %D%/control_commands.h \
+	%D%/feed.c %D%/feed.h \
+	%D%/fetcher.c %D%/fetcher.h \
+	%D%/housekeeper.c %D%/housekeeper.h \
+	%D%/lane.c %D%/lane.h \
+	%D%/metrics.c %D%/metrics.h \
+	%D%/migrate.c %D%/migrate.h \
+	%D%/queue.c %D%/queue.h \
+	%D%/service.c %D%/service.h \
+	%D%/store_pg.c %D%/store_pg.h \
+	%D%/store_retire.c %D%/store_retire.h \
+	%D%/work.c %D%/work.h \
+	%D%/writer.c %D%/writer.h
+
+sbin_PROGRAMS += sluiced
+sluiced_SOURCES = %D%/main.c
+sluiced_LDADD = libdispatcher.a libshared.a $(DISPATCHER_LIBS)
+
+bin_PROGRAMS += sluicectl
+sluicectl_SOURCES = %D%/sluicectl.c \
+	%D%/sluicectl_print.c %D%/sluicectl_print.h
+sluicectl_LDADD = libshared.a $(SHARED_LIBS)

@@ -1,0 +1,66 @@
+/* libedge: the FastCGI edge that every handler program shares.
+ *
+ * One loop without threads accepts every connection that waits (up to
+ * edge.batch), reads and validates each request, commits those of commit
+ * routes in one journal transaction, answers all, then pushes the frames.
+ *
+ *   loop: accept -> read -> route -> accept() -> journal_accept -> answer()
+ *                    |         \                                -> push
+ *                    |          `-> ask pool: ask() on a thread of its own
+ *                    `-> side pool: a body that is not there yet comes back
+ *                        to the loop when it is whole (408, 503 else)
+ *
+ * Only the loop commits. A program is a const table of routes. */
+#ifndef SLUICE_FCGI_EDGE_H
+#define SLUICE_FCGI_EDGE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "fcgi/reply.h"
+#include "fcgi/request.h"
+#include "shared/conf.h"
+#include "shared/journal.h"
+#include "shared/pg.h"
+#include "shared/services.h"
+#include "shared/text.h"
+
+/* What a thread of the ask pool owns, for routes that read. */
+struct ask {
+    const struct conf *conf;
+    struct journal *journal; /* JOURNAL_READER */
+    struct pg *pg;
+};
+
+/* Validate; on RC_OK body holds the journal form, else reply holds the 4xx.
+ * Loop. */
+typedef enum rc edge_accept_fn(const struct request *request,
+                               struct text *body, struct reply *reply);
+/* The request is on disk (or was, the first time): write the 2xx. Loop. */
+typedef void edge_answer_fn(const struct request *request,
+                            struct reply *reply);
+/* Answer from journal or database. A thread of the ask pool. */
+typedef void edge_ask_fn(const struct request *request, struct ask *ask,
+                         struct reply *reply);
+
+struct edge_route {
+    const char *method; /* a GET route answers HEAD too */
+    const char *path;   /* "/objects/{id}": {id} matches one segment */
+    enum service service;   /* of a commit route */
+    edge_accept_fn *accept; /* commit route: accept and answer ... */
+    edge_answer_fn *answer;
+    edge_ask_fn *ask; /* ... or a reading one: ask */
+    bool open;        /* no API key is asked (auth.keys_file) */
+};
+
+struct edge_app {
+    const char *name; /* "callback.fcgi" */
+    const struct edge_route *routes;
+    size_t route_count;
+};
+
+/* The whole program: configuration, socket (--listen PATH, LISTEN_FDS, or
+ * descriptor 0), loop, clean end on SIGTERM. Returns the exit status. */
+int edge_main(int argc, char **argv, const struct edge_app *app);
+
+#endif

@@ -1,0 +1,28 @@
+/* Where a handler's listening socket comes from. */
+#ifndef SLUICE_FCGI_EDGE_LISTEN_H
+#define SLUICE_FCGI_EDGE_LISTEN_H
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "shared/rc.h"
+
+struct edge_listen {
+    int fd;
+    bool owned;       /* made here: nobody else accepts from it */
+    const char *path; /* of an owned one; borrowed */
+    dev_t device;     /* of the socket in the file system */
+    ino_t inode;
+};
+
+/* path: make a UNIX socket there (mode 0660), in the place of a stale one.
+ * NULL: systemd's (LISTEN_FDS), else descriptor 0.
+ * The socket is non-blocking. RC_INVALID: there is none, or the path is too
+ * long; RC_AGAIN: another process listens at path; RC_IO: errno says why.
+ * Main thread, before any other. */
+enum rc edge_listen_open(struct edge_listen *out, const char *path) MUST_CHECK;
+
+/* Remove an owned socket's path, unless another one has taken its place. */
+void edge_listen_unlink(const struct edge_listen *l);
+
+#endif

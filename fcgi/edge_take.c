@@ -1,0 +1,246 @@
+/* The checks that every route shares: target, route, API key, length, media
+ * type, idempotency key. Then the route decodes the body. */
+#include "fcgi/edge_take.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "fcgi/route.h"
+
+#define SCOPE_HASH_BYTES 16U
+
+void
+edge_take_id(struct edge_taker *taker, struct exchange *ex, int64_t now_unix_ms)
+{
+    struct request *r = &ex->request;
+
+    if (r->request_id[0] == '\0') {
+        if (uuid_next(&taker->uuids, now_unix_ms, &r->id) != RC_OK) {
+            r->id = (struct uuid){{0}};
+        }
+        uuid_format(&r->id, r->request_id);
+    }
+}
+
+/* RC_IO: no id could be made. */
+static enum rc
+fill_request(struct edge_taker *taker, struct exchange *ex, int64_t now_unix_ms)
+{
+    const struct edge_params *p = &ex->params;
+    struct request *r = &ex->request;
+
+    r->method = p->method;
+    r->path = ex->path;
+    r->query = "";
+    r->content_type = p->content_type;
+    r->authorization = p->authorization;
+    r->idempotency_key = p->idempotency_key;
+    r->body = ex->body.data;
+    r->body_bytes = ex->body.bytes;
+    r->param[0] = '\0';
+    r->received_unix_ms = now_unix_ms;
+    ex->head_only = strcmp(p->method, "HEAD") == 0;
+    if (uuid_next(&taker->uuids, now_unix_ms, &r->id) != RC_OK) {
+        return RC_IO;
+    }
+    if (request_id_is_valid(p->request_id)) {
+        memcpy(r->request_id, p->request_id, strlen(p->request_id) + 1);
+    } else {
+        uuid_format(&r->id, r->request_id);
+    }
+    return RC_OK;
+}
+
+/* The target as the client sent it; else what the web server made of it. */
+static enum rc
+find_path(struct exchange *ex)
+{
+    const struct edge_params *p = &ex->params;
+    int bytes;
+
+    if (p->uri[0] != '\0') {
+        return request_path(p->uri, ex->path, sizeof(ex->path),
+                            &ex->request.query);
+    }
+    ex->request.query = p->query;
+    bytes = snprintf(ex->path, sizeof(ex->path), "%s%s", p->script_name,
+                     p->path_info);
+    if (bytes < 0 || (size_t)bytes >= sizeof(ex->path)) {
+        ex->path[0] = '\0';
+        return RC_FULL;
+    }
+    return bytes > 0 ? RC_OK : RC_INVALID;
+}
+
+/* False: the reply says why. */
+static bool
+check_target(const struct edge_taker *taker, struct exchange *ex)
+{
+    char allow[ROUTE_ALLOW_BYTES];
+    enum rc rc = find_path(ex);
+
+    if (rc == RC_FULL) {
+        reply_problem(&ex->reply, 414, "uri_too_long",
+                      "The request target is longer than any known path.",
+                      NULL);
+        return false;
+    }
+    if (rc != RC_OK) {
+        reply_problem(&ex->reply, 400, "invalid_path",
+                      "The path is not well-formed.", NULL);
+        return false;
+    }
+    switch (route_find(taker->app, ex->request.method, ex->path, &ex->route,
+                       ex->request.param, allow)) {
+    case ROUTE_FOUND:
+        return true;
+    case ROUTE_UNKNOWN:
+        reply_problem(&ex->reply, 404, "not_found", "There is no such path.",
+                      NULL);
+        return false;
+    case ROUTE_METHOD:
+        if (strcmp(ex->request.method, "OPTIONS") == 0) {
+            ex->reply.status = 204;
+        } else {
+            reply_problem(&ex->reply, 405, "method_not_allowed",
+                          "The path does not take this method.", NULL);
+        }
+        reply_header(&ex->reply, "Allow", allow);
+        return false;
+    }
+    return false;
+}
+
+static bool
+check_auth(const struct edge_taker *taker, struct exchange *ex)
+{
+    if (ex->route->open ||
+        auth_permits(taker->auth, ex->request.authorization)) {
+        return true;
+    }
+    reply_problem(&ex->reply, 401, "unauthorized",
+                  "A known API key is needed: Authorization: Bearer KEY.",
+                  NULL);
+    reply_header(&ex->reply, "WWW-Authenticate", "Bearer realm=\"sluice\"");
+    return false;
+}
+
+/* Digits only, at most 18 of them; else -1. */
+static int64_t
+parse_length(const char *text)
+{
+    int64_t value = 0;
+    size_t digits = strspn(text, "0123456789");
+
+    if (digits == 0 || digits > 18 || text[digits] != '\0') {
+        return -1;
+    }
+    for (size_t k = 0; k < digits; k++) {
+        value = value * 10 + (text[k] - '0');
+    }
+    return value;
+}
+
+static bool
+check_length(const struct edge_taker *taker, struct exchange *ex)
+{
+    const char *text = ex->params.content_length;
+    int64_t length = parse_length(text);
+
+    if (ex->body.too_long || length > taker->max_body_bytes) {
+        reply_problem(&ex->reply, 413, "body_too_large",
+                      "The body is longer than allowed.", NULL);
+        return false;
+    }
+    if (text[0] == '\0') {
+        reply_problem(&ex->reply, 411, "length_required",
+                      "The request has no Content-Length.", NULL);
+        return false;
+    }
+    if (length < 0 || (uint64_t)length != ex->body.bytes) {
+        reply_problem(&ex->reply, 400, "length_mismatch",
+                      "Content-Length is not the length of the body.", NULL);
+        return false;
+    }
+    return true;
+}
+
+/* The journal's key: route, who asks, the client's own. */
+static bool
+take_key(struct exchange *ex)
+{
+    const char *key = ex->request.idempotency_key;
+    uint8_t who[HASH_BYTES];
+    char hex[SCOPE_HASH_BYTES * 2 + 1] = "";
+    const char *authorization = ex->request.authorization;
+    int bytes;
+
+    if (key == NULL) {
+        return true;
+    }
+    if (!request_key_is_valid(key)) {
+        reply_problem(&ex->reply, 400, "invalid_idempotency_key",
+                      "Idempotency-Key is 1 to 255 visible ASCII characters.",
+                      NULL);
+        return false;
+    }
+    if (hash_sha256(authorization, strlen(authorization), who) != RC_OK ||
+        hash_sha256(ex->body.data, ex->body.bytes, ex->hash) != RC_OK) {
+        reply_unavailable(&ex->reply, "edge_unavailable",
+                          "The request could not be hashed.", 1);
+        return false;
+    }
+    for (size_t k = 0; authorization[0] != '\0' && k < SCOPE_HASH_BYTES; k++) {
+        (void)snprintf(hex + 2 * k, 3, "%02x", who[k]);
+    }
+    bytes = snprintf(ex->key, sizeof(ex->key), "%s %s\n%s\n%s",
+                     ex->route->method, ex->route->path, hex, key);
+    if (bytes < 0 || (size_t)bytes >= sizeof(ex->key)) {
+        reply_problem(&ex->reply, 500, "internal", "The key is too long.",
+                      NULL);
+        return false;
+    }
+    ex->key_bytes = (size_t)bytes;
+    return true;
+}
+
+static enum edge_take
+take_commit(struct edge_taker *taker, struct exchange *ex)
+{
+    if (!check_length(taker, ex)) {
+        return EDGE_REPLY;
+    }
+    if (!request_is_json(&ex->request)) {
+        reply_problem(&ex->reply, 415, "unsupported_media_type",
+                      "The body must be application/json in UTF-8.", NULL);
+        reply_header(&ex->reply, "Accept", "application/json");
+        return EDGE_REPLY;
+    }
+    if (!take_key(ex)) {
+        return EDGE_REPLY;
+    }
+    if (ex->route->accept(&ex->request, &ex->record, &ex->reply) != RC_OK) {
+        if (ex->reply.status == 0) {
+            reply_unavailable(&ex->reply, "edge_unavailable",
+                              "The request could not be taken.", 1);
+        }
+        return EDGE_REPLY;
+    }
+    return EDGE_COMMIT;
+}
+
+enum edge_take
+edge_take(struct edge_taker *taker, struct exchange *ex, int64_t now_unix_ms)
+{
+    reply_reset(&ex->reply);
+    if (fill_request(taker, ex, now_unix_ms) != RC_OK) {
+        reply_unavailable(&ex->reply, "edge_unavailable",
+                          "The system gives no random numbers.", 1);
+        return EDGE_REPLY;
+    }
+    if (!check_target(taker, ex) || !check_auth(taker, ex)) {
+        return EDGE_REPLY;
+    }
+    return ex->route->accept != NULL ? take_commit(taker, ex) : EDGE_ASK;
+}

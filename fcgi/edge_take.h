@@ -1,0 +1,33 @@
+/* What to do with a request that has been read: the checks that every route
+ * shares, in one order, and then the route's own. */
+#ifndef SLUICE_FCGI_EDGE_TAKE_H
+#define SLUICE_FCGI_EDGE_TAKE_H
+
+#include "fcgi/auth.h"
+#include "fcgi/exchange.h"
+#include "shared/uuid.h"
+
+enum edge_take {
+    EDGE_REPLY,  /* reply is complete */
+    EDGE_COMMIT, /* record, key and hash are ready for the journal */
+    EDGE_ASK,    /* for the ask pool */
+};
+
+struct edge_taker {
+    const struct edge_app *app;
+    const struct auth *auth;
+    struct uuid_source uuids;
+    int64_t max_body_bytes;
+};
+
+/* ex->params and ex->body are set; fills request, route and the rest. now =
+ * wall time at which it arrived. Loop. */
+enum edge_take edge_take(struct edge_taker *taker, struct exchange *ex,
+                         int64_t now_unix_ms);
+
+/* Give an exchange that was not read a request id, for its problem document.
+ * Loop. */
+void edge_take_id(struct edge_taker *taker, struct exchange *ex,
+                  int64_t now_unix_ms);
+
+#endif

@@ -1,0 +1,162 @@
+/* What the journal's own files share: the connection, its statements, its
+ * lock. Included by shared/journal*.c, and by the fuzzer of its row reader;
+ * everybody else uses shared/journal.h. */
+#ifndef SLUICE_SHARED_JOURNAL_IMPL_H
+#define SLUICE_SHARED_JOURNAL_IMPL_H
+
+#include <sqlite3.h>
+
+#include "shared/journal.h"
+
+#define JOURNAL_SCHEMA 1
+#define JOURNAL_APPLICATION_ID 0x534c4a31 /* "SLJ1" */
+
+/* Only recovery and the last close exclude others without flock; both are
+ * short. */
+#define JOURNAL_BUSY_TIMEOUT_MS 1000
+
+/* A body in a row may not be larger: no frame could carry it. */
+#define JOURNAL_BODY_BYTES_MAX (1024 * 1024)
+
+/* What a row takes besides its body, index entries included. Estimates, used
+ * for the shares of max_bytes only; pages are what is really counted. */
+#define JOURNAL_ROW_COST 96
+#define JOURNAL_OUTCOME_COST 64
+#define JOURNAL_KEY_COST 128 /* and the key twice: table and index */
+
+enum journal_sql {
+    SQL_BEGIN,
+    SQL_COMMIT,
+    SQL_READ_BEGIN,
+    SQL_ROLLBACK,
+    SQL_PAGE_COUNT,
+    SQL_FREE_COUNT,
+    SQL_COUNTERS,
+    SQL_COUNT,
+    SQL_ACCEPT,
+    SQL_SEEN_GET,
+    SQL_SEEN_PUT,
+    SQL_SEEN_EXPIRE,
+    SQL_QUEUE_PAGE,
+    SQL_QUEUE_ROW,
+    SQL_QUEUE_FIND,
+    SQL_QUEUE_AHEAD,
+    SQL_QUEUE_LEDGER,
+    SQL_NEWEST,
+    SQL_OUTCOME_PAGE,
+    SQL_OUTCOME_ADD,
+    SQL_OUTCOME_COUNT,
+    SQL_OUTCOME_SIZE,
+    SQL_OUTCOME_DELETE,
+    SQL_FINISH,
+    SQL_FINISHED_WITH,
+    SQL_RETIRE_SIZE,
+    SQL_RETIRE,
+    SQL_QUEUE_DELETE,
+    SQL_DEAD_ADD,
+    SQL_DEAD_ITEM_ADD,
+    SQL_DEAD_FIND,
+    SQL_DEAD_EACH,
+    SQL_DEAD_ITEMS,
+    SQL_DEAD_SIZE,
+    SQL_DEAD_COUNT,
+    SQL_DEAD_REQUEUE,
+    SQL_DEAD_DELETE,
+    SQL_DEAD_ITEM_DELETE,
+    SQL_ATTEMPT_PUT,
+    SQL_ATTEMPT_DELETE,
+    SQL_ATTEMPT_EACH,
+    SQL_IDENTITY,
+    SQL_STATEMENTS /* how many there are */
+};
+
+/* Changes of a service's counters that the open transaction has yet to
+ * write: once a transaction, not once a row. */
+struct journal_delta {
+    int64_t accepted;
+    int64_t final;
+    int64_t dead;
+    int64_t bytes;
+    int64_t key_bytes;
+    int64_t received_unix_ms; /* of the newest row; 0 = unchanged */
+};
+
+struct journal {
+    char *path;
+    char *wal_path;
+    char *lock_path;
+    enum journal_role role;
+    int64_t max_bytes;
+    int64_t reserve_bytes;
+    int64_t lock_timeout_ms;
+    sqlite3 *db; /* NULL: opened by the next use */
+    sqlite3_stmt *sql[SQL_STATEMENTS][SERVICE_COUNT];
+    int lock_fd;          /* -1 until the first lock */
+    bool locked;          /* flock is held */
+    bool lock_only_tried; /* after a timeout, until the next success */
+    bool writing;         /* between journal_begin and its end */
+    struct journal_delta delta[SERVICE_COUNT];
+    int64_t page_bytes;
+    int64_t wal_keep_bytes; /* a larger WAL file is cut when it is empty */
+    int wal_frames;      /* in the WAL after this connection's commit; 0 when a
+                            checkpoint has done with all of them */
+    int wal_frames_full; /* an edge leaves fewer to the dispatcher */
+    int wal_frames_checkpoint; /* an edge checkpoints when there are more */
+    int64_t disk_asked_ms;     /* monotonic: when free disk was looked up */
+    bool disk_low;             /* ... and was below the reserve */
+    char error[256];
+};
+
+/* ---- journal.c: connection, statements, errors --------------------------- */
+
+/* Remember a text for journal_error(). */
+void journal_note(struct journal *j, const char *format, ...) PRINTF_LIKE(2, 3);
+
+/* A SQLite call answered code: note its text, roll back, give the lock back,
+ * and close the connection when it cannot be trusted any more. */
+enum rc journal_failed(struct journal *j, int code) MUST_CHECK;
+
+/* Open the connection if it is not; the writers' roles hold the lock. */
+enum rc journal_open(struct journal *j) MUST_CHECK;
+
+/* Open for reading; takes and returns the lock when a writer's role must
+ * open. */
+enum rc journal_ready(struct journal *j) MUST_CHECK;
+
+/* Statement of a service (of none: SERVICE_CALLBACK); never NULL while open. */
+sqlite3_stmt *journal_sql(struct journal *j, enum journal_sql which,
+                          enum service service);
+
+/* Step once and reset: SQLITE_DONE, SQLITE_ROW or an error. */
+int journal_run(sqlite3_stmt *statement);
+
+void journal_bind_text(sqlite3_stmt *statement, int at, const char *text);
+/* An empty blob, not NULL, when bytes = 0. */
+void journal_bind_blob(sqlite3_stmt *statement, int at, const void *data,
+                       size_t bytes);
+
+/* Decode the columns seq, id, received, outcome, body of the current row.
+ * row->body points into the statement until its next step; a row that is not
+ * as journal_accept writes it gets row->broken, and what could be read. */
+void journal_row_decode(sqlite3_stmt *statement, struct journal_row *row);
+
+/* Write the deltas into the counters. A SQLite code. */
+int journal_count(struct journal *j);
+
+/* ---- journal_lock.c -------------------------------------------------------
+ */
+
+/* Take the writers' lock: RC_OK, RC_TIMEOUT or RC_IO. */
+enum rc journal_lock(struct journal *j) MUST_CHECK;
+void journal_unlock(struct journal *j);
+/* Open path, made with mode 0660 whatever the umask. The descriptor or -1. */
+int journal_create(const char *path, int flags);
+
+/* ---- journal_work.c -------------------------------------------------------
+ */
+
+/* The passes of journal_checkpoint; the connection is open and unlocked.
+ * wal_frames = 0 when the next commit will reuse the WAL from its start. */
+enum rc journal_checkpoint_passes(struct journal *j) MUST_CHECK;
+
+#endif

@@ -1,0 +1,26 @@
+# The base that both sides use.
+noinst_LIBRARIES += libshared.a
+libshared_a_SOURCES = \
+	%D%/callback_msg.c %D%/callback_msg.h \
+	%D%/clock.c %D%/clock.h \
+	%D%/conf.c %D%/conf.h \
+	%D%/ctlclient.c %D%/ctlclient.h \
+	%D%/fields.c %D%/fields.h \
+	%D%/frame.c %D%/frame.h \
+	%D%/hash.c %D%/hash.h \
+	%D%/journal.c %D%/journal.h \
+	%D%/journal_accept.c \
+	%D%/journal_impl.h \
+	%D%/journal_lock.c \
+	%D%/journal_read.c \
+	%D%/journal_work.c \
+	%D%/json.c %D%/json.h \
+	%D%/log.c %D%/log.h \
+	%D%/objects.c %D%/objects.h \
+	%D%/pg.c %D%/pg.h \
+	%D%/push.c %D%/push.h \
+	%D%/rc.c %D%/rc.h \
+	%D%/report.c %D%/report.h \
+	%D%/services.c %D%/services.h \
+	%D%/text.c %D%/text.h \
+	%D%/uuid.c %D%/uuid.h

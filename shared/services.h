@@ -1,0 +1,18 @@
+/* The services by name. A service is a queue in the journal, a handler
+ * program and a thread of the dispatcher. */
+#ifndef SLUICE_SHARED_SERVICES_H
+#define SLUICE_SHARED_SERVICES_H
+
+#include "shared/rc.h"
+
+enum service {
+    SERVICE_CALLBACK,
+    SERVICE_COUNT /* not a service: how many there are */
+};
+
+/* "callback". Never NULL for a member. Any thread. */
+const char *service_name(enum service service);
+/* RC_INVALID when no service has this name. Any thread. */
+enum rc service_parse(const char *name, enum service *out) MUST_CHECK;
+
+#endif

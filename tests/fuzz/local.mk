@@ -1,0 +1,19 @@
+# libFuzzer harnesses: only in a build that was configured for them, which
+# `make fuzz` does.
+fuzzers = \
+	%D%/fuzz_callback_msg \
+	%D%/fuzz_journal_row \
+	%D%/fuzz_json
+%C%_fuzz_callback_msg_SOURCES = %D%/fuzz_callback_msg.c %D%/replay.h
+%C%_fuzz_callback_msg_LDFLAGS = $(AM_LDFLAGS) -fsanitize=fuzzer
+%C%_fuzz_journal_row_SOURCES = %D%/fuzz_journal_row.c %D%/replay.h
+%C%_fuzz_journal_row_LDFLAGS = $(AM_LDFLAGS) -fsanitize=fuzzer
+%C%_fuzz_json_SOURCES = %D%/fuzz_json.c %D%/replay.h
+%C%_fuzz_json_LDFLAGS = $(AM_LDFLAGS) -fsanitize=fuzzer
+if FUZZERS
+noinst_PROGRAMS += $(fuzzers)
+else
+EXTRA_PROGRAMS += $(fuzzers)
+endif
+.PHONY: fuzzers
+fuzzers: $(fuzzers)

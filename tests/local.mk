@@ -1,0 +1,82 @@
+# Unit tests: tests/X/test_Y.c for X/Y.c, one cmocka program each. A test is
+# linked against the archives: only what it names comes along. To fake a
+# neighbour:
+#     tests_shared_test_journal_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=fsync
+LDADD = libdispatcher.a libedge.a libshared.a $(CMOCKA_LIBS) \
+	$(FCGI_LIBS) $(DISPATCHER_LIBS)
+
+unit_tests =
+include %D%/shared/local.mk
+include %D%/fcgi/local.mk
+include %D%/dispatcher/local.mk
+include %D%/fuzz/local.mk
+check_PROGRAMS += $(unit_tests)
+TESTS += $(unit_tests)
+
+# A report of a sanitizer fails the test; the folders are for tests that read
+# or start something.
+AM_TESTS_ENVIRONMENT = \
+	TOP_SRCDIR='$(abs_top_srcdir)'; export TOP_SRCDIR; \
+	TOP_BUILDDIR='$(abs_top_builddir)'; export TOP_BUILDDIR; \
+	$(SANITIZER_ENVIRONMENT)
+SANITIZER_ENVIRONMENT = \
+	ASAN_OPTIONS="detect_leaks=1:$$ASAN_OPTIONS"; export ASAN_OPTIONS; \
+	UBSAN_OPTIONS="print_stacktrace=1:$$UBSAN_OPTIONS"; \
+	export UBSAN_OPTIONS; \
+	TSAN_OPTIONS="halt_on_error=1:$$TSAN_OPTIONS"; export TSAN_OPTIONS;
+
+# End to end. E2E= chooses: "yes" all, "short" those marked so, "no" none.
+E2E = yes
+check_PROGRAMS += mongo_race
+mongo_race_SOURCES = %D%/e2e/mongo_race.c
+mongo_race_LDADD = $(MONGOC_LIBS)
+
+PYTEST = $(SANITIZER_ENVIRONMENT) \
+	PYTHONDONTWRITEBYTECODE=1 BUILD_DIR='$(abs_top_builddir)' \
+	$(PYTHON) -m pytest -p no:cacheprovider
+
+.PHONY: check-unit check-e2e torture bench mutants fuzz fresh style coverage
+check-unit:
+	$(MAKE) check E2E=no
+
+check-e2e: all $(check_PROGRAMS) ferretdb
+	case '$(E2E)' in \
+	yes) $(PYTEST) $(srcdir)/%D%/e2e ;; \
+	short) $(PYTEST) -m short $(srcdir)/%D%/e2e ;; \
+	esac
+
+# After the unit tests, so that neither disturbs the other under make -j.
+check-local: check-TESTS
+	@test '$(E2E)' = no || $(MAKE) check-e2e
+
+style:
+	$(srcdir)/%D%/style.sh
+
+fuzz:
+	$(srcdir)/%D%/fuzz.sh
+
+fresh:
+	$(srcdir)/%D%/fresh.sh
+
+coverage: check
+	gcovr --root $(srcdir) --filter '$(srcdir)/(shared|fcgi|dispatcher)/'
+
+# What is run as it is.
+EXTRA_DIST += %D%/fuzz/corpus \
+	%D%/e2e/conftest.py \
+	%D%/e2e/harness.py \
+	%D%/e2e/load.py \
+	%D%/e2e/mongo_server.py \
+	%D%/e2e/test_bad_input.py \
+	%D%/e2e/test_callback.py \
+	%D%/e2e/test_config.py \
+	%D%/e2e/test_faults.py \
+	%D%/e2e/test_health_metrics.py \
+	%D%/e2e/test_mongo.py \
+	%D%/e2e/test_quickstart.py \
+	%D%/e2e/test_sluicectl.py \
+	%D%/fresh.sh \
+	%D%/fuzz.sh \
+	%D%/sim/objects.py \
+	%D%/sim/tester.py \
+	%D%/style.sh
