@@ -38,9 +38,10 @@ struct commands {
     struct metrics *metrics;
     struct service_thread *services[SERVICE_COUNT];
     struct journal *journal;
-    struct queue *replies; /* of struct change */
-    size_t changes_out;    /* in the writer's hands */
-    bool was_idle;         /* at the previous look of a drain */
+    struct queue *replies;    /* of struct change */
+    size_t changes_out;       /* in the writer's hands */
+    bool held[SERVICE_COUNT]; /* by a drain */
+    bool was_idle;            /* at the previous look of a drain */
 };
 
 /* ---- changes --------------------------------------------------------------
@@ -156,18 +157,20 @@ make_change(struct commands *c, struct change *change, int64_t *done,
 /* ---- what commands have in common -----------------------------------------
  */
 
-/* Why the journal could not be read. Returns rc. */
+/* Say why the journal could not be read. Returns RC_OK or RC_IO: RC_AGAIN
+ * would mean a drain. */
 static enum rc
 explain_journal(struct commands *c, enum rc rc, struct text *answer)
 {
-    if (rc != RC_OK) {
-        text_reset(answer);
-        text_printf(answer, "journal: %s",
-                    rc == RC_AGAIN   ? "not there yet"
-                    : rc == RC_NOMEM ? "out of memory"
-                                     : journal_error(c->journal));
+    if (rc == RC_OK) {
+        return RC_OK;
     }
-    return rc;
+    text_reset(answer);
+    text_printf(answer, "journal: %s",
+                rc == RC_AGAIN   ? "not there yet"
+                : rc == RC_NOMEM ? "out of memory"
+                                 : journal_error(c->journal));
+    return RC_IO;
 }
 
 static enum rc
@@ -223,10 +226,11 @@ print_service(struct commands *c, unsigned s, struct text *out)
     bool paused = thread != NULL && service_is_paused(thread);
 
     text_printf(out,
-                "\"%s\":{\"paused\":%s,\"inbox\":%" PRId64 ",\"behind\":%s,"
+                "\"%s\":{\"paused\":%s,\"held\":%s,\"inbox\":%" PRId64
+                ",\"behind\":%s,"
                 "\"cursor\":%" PRId64,
                 service_name((enum service)s), paused ? "true" : "false",
-                gauge(c, METRIC_INBOX_ROWS, s),
+                c->held[s] ? "true" : "false", gauge(c, METRIC_INBOX_ROWS, s),
                 gauge(c, METRIC_FEED_BEHIND, s) != 0 ? "true" : "false",
                 gauge(c, METRIC_FEED_CURSOR, s));
     if (thread != NULL) {
@@ -361,7 +365,7 @@ run_ping(struct commands *c, char *const *words, struct text *out)
 
 struct collect {
     struct change *change;
-    int64_t died_before_unix_ms;
+    int64_t newest; /* seq given out before the order */
     int64_t last_seq;
 };
 
@@ -372,8 +376,9 @@ collect_id(void *arg, const struct journal_entry *entry)
     struct change *change = collect->change;
 
     collect->last_seq = entry->seq;
-    /* What dies again while we are at it waits for the next order. */
-    if (entry->dead_unix_ms <= collect->died_before_unix_ms) {
+    /* What was retried and dies again meanwhile has a newer seq: it waits for
+     * the next order. */
+    if (entry->seq <= collect->newest) {
         change->ids[change->count++] = entry->id;
     }
     return change->count < DEAD_GROUP;
@@ -384,36 +389,33 @@ static enum rc
 retry_all(struct commands *c, enum service service, int64_t *total,
           struct text *out)
 {
-    struct collect collect = {.died_before_unix_ms = clock_now_unix_ms()};
+    struct collect collect = {0};
     int64_t after = -1;
+    int64_t done;
+    enum rc rc = journal_newest(c->journal, service, &collect.newest);
 
-    for (*total = 0; after != collect.last_seq;) {
-        struct change *change = calloc(1, sizeof(*change));
-        int64_t done = 0;
-        enum rc rc = change == NULL ? RC_NOMEM : RC_OK;
-
+    *total = 0;
+    while (rc == RC_OK && after != collect.last_seq) {
         after = collect.last_seq;
-        if (rc == RC_OK) {
-            change->kind = CHANGE_RETRY;
-            collect.change = change;
-            rc = journal_dead_each(c->journal, service, after, DEAD_GROUP,
-                                   collect_id, &collect);
+        collect.change = calloc(1, sizeof(*collect.change));
+        if (collect.change == NULL) {
+            rc = RC_NOMEM;
+            break;
         }
-        if (rc != RC_OK) {
-            free(change);
-            return explain_journal(c, rc, out);
-        }
-        if (change->count == 0) {
-            free(change);
+        collect.change->kind = CHANGE_RETRY;
+        rc = journal_dead_each(c->journal, service, after, DEAD_GROUP,
+                               collect_id, &collect);
+        if (rc != RC_OK || collect.change->count == 0) {
+            free(collect.change);
             continue;
         }
-        rc = make_change(c, change, &done, out);
+        rc = make_change(c, collect.change, &done, out);
         if (rc != RC_OK) {
             return rc;
         }
         *total += done;
     }
-    return RC_OK;
+    return explain_journal(c, rc, out);
 }
 
 /* One dead letter by its id. */
@@ -499,6 +501,7 @@ set_paused(struct commands *c, enum service service, bool paused)
 {
     if (!paused) {
         feed_hold(c->feed, service, false);
+        c->held[service] = false;
     }
     if (c->services[service] != NULL) {
         service_pause(c->services[service], paused);
@@ -548,6 +551,7 @@ run_drain(struct commands *c, char *const *words, struct text *out)
     (void)out;
     for (unsigned s = 0; s < SERVICE_COUNT; s++) {
         feed_hold(c->feed, (enum service)s, true);
+        c->held[s] = true;
     }
     c->was_idle = false;
     log_event(LOG_INFO, "drain", "begin=true");
@@ -582,8 +586,9 @@ commands_drained(struct commands *c, bool last, struct text *answer)
 {
     struct journal_ledger ledger[SERVICE_COUNT];
     struct text left = {0};
-    bool idle = journal_ledger(c->journal, ledger) == RC_OK &&
-                print_left(c, ledger, &left);
+    enum rc rc = journal_ledger(c->journal, ledger);
+    /* No journal yet is as good as an empty one. */
+    bool idle = (rc == RC_OK || rc == RC_AGAIN) && print_left(c, ledger, &left);
     /* A request that is just passing from the inbox into the service's hands
      * may be in neither number: only twice in a row counts. */
     bool done = idle && c->was_idle;

@@ -19,7 +19,7 @@
 struct feed;
 
 struct feed_options {
-    const char *endpoint;              /* bound; its file replaced */
+    const char *endpoint;                  /* bound; its file replaced */
     const struct journal_options *journal; /* a reader is opened with it */
     struct queue *inboxes[SERVICE_COUNT];
     struct metrics *metrics;

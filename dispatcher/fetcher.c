@@ -241,7 +241,7 @@ set_options(struct slot *slot)
     bad |= curl_easy_setopt(easy, CURLOPT_PRIVATE, slot);
     bad |= curl_easy_setopt(easy, CURLOPT_SHARE, slot->fetcher->share);
     bad |= curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
-    bad |= curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http");
+    bad |= curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
     bad |= curl_easy_setopt(easy, CURLOPT_HTTP_VERSION,
                             (long)CURL_HTTP_VERSION_1_1);
     bad |= curl_easy_setopt(easy, CURLOPT_PROXY, ""); /* none, whatever the
@@ -575,20 +575,31 @@ fetcher_drive(struct fetcher *f, int64_t now_ms)
     return next_due(f);
 }
 
-enum rc
-fetcher_start(struct fetcher *f, const char *url, uint64_t tag)
+/* "http://host..." or "https://host...", without blanks and controls. */
+static bool
+is_url(const char *url)
 {
-    static const char scheme[] = "http://";
-    struct slot *slot;
+    const char *host = strstr(url, "://");
 
-    if (strncmp(url, scheme, sizeof(scheme) - 1) != 0 ||
-        url[sizeof(scheme) - 1] == '\0' || url[sizeof(scheme) - 1] == '/') {
-        return RC_INVALID;
+    if ((strncmp(url, "http://", 7) != 0 && strncmp(url, "https://", 8) != 0) ||
+        host[3] == '\0' || host[3] == '/') {
+        return false;
     }
     for (const char *p = url; *p != '\0'; p++) {
         if ((unsigned char)*p <= ' ' || *p == 0x7f) {
-            return RC_INVALID;
+            return false;
         }
+    }
+    return true;
+}
+
+enum rc
+fetcher_start(struct fetcher *f, const char *url, uint64_t tag)
+{
+    struct slot *slot;
+
+    if (!is_url(url)) {
+        return RC_INVALID;
     }
     if (f->in_flight >= f->options.concurrency) {
         return RC_FULL;

@@ -17,33 +17,41 @@
 #define TURN_MS 250
 #define SLOW_TURNS 4   /* once a second */
 #define LEDGER_TURNS 40 /* counting a million rows is not for every second */
-#define KEYS_PER_TURN 2000
+/* A transaction each, so that the edge gets its turn in between: as many keys
+ * a second as can have come in a day before. */
+#define KEYS_PER_ROUND 2000
+#define KEY_ROUNDS 25
+
+enum task { TASK_CHECKPOINT, TASK_KEYS, TASK_BYTES, TASK_LEDGER, TASK_COUNT };
+
+static const char *const task_names[TASK_COUNT] = {
+    [TASK_CHECKPOINT] = "checkpoint",
+    [TASK_KEYS] = "expire_keys",
+    [TASK_BYTES] = "used_bytes",
+    [TASK_LEDGER] = "ledger",
+};
 
 struct housekeeper {
     struct journal *journal;
     struct metrics *metrics;
     pthread_t thread;
     int stop_fd;
-    bool failing;    /* logged once an episode */
-    bool unbalanced; /* likewise */
+    bool failing[TASK_COUNT]; /* logged once an episode */
+    bool unbalanced;          /* likewise */
 };
 
 static void
-note_failure(struct housekeeper *h, const char *what, enum rc rc)
+note(struct housekeeper *h, enum task task, enum rc rc)
 {
     char quoted[300];
+    bool failed = rc != RC_OK && rc != RC_AGAIN;
 
-    if (rc == RC_OK || rc == RC_AGAIN) {
-        h->failing = false;
-        return;
-    }
-    if (!h->failing) {
+    if (failed && !h->failing[task]) {
         log_event(LOG_WARN, "housekeeping_failed", "task=%s rc=%s error=%s",
-                  what, rc_name(rc),
-                  log_quote(journal_error(h->journal), quoted,
-                            sizeof quoted));
+                  task_names[task], rc_name(rc),
+                  log_quote(journal_error(h->journal), quoted, sizeof quoted));
     }
-    h->failing = true;
+    h->failing[task] = failed;
 }
 
 static enum rc
@@ -61,10 +69,17 @@ checkpoint(struct housekeeper *h)
 static enum rc
 expire_keys(struct housekeeper *h)
 {
-    int64_t forgotten = 0;
+    int64_t forgotten = KEYS_PER_ROUND;
+    enum rc rc = RC_OK;
 
-    return journal_expire_keys(h->journal, clock_now_unix_ms(), KEYS_PER_TURN,
-                               &forgotten);
+    for (int i = 0; i < KEY_ROUNDS && rc == RC_OK; i++) {
+        if (forgotten < KEYS_PER_ROUND) {
+            break;
+        }
+        rc = journal_expire_keys(h->journal, clock_now_unix_ms(),
+                                 KEYS_PER_ROUND, &forgotten);
+    }
+    return rc;
 }
 
 static enum rc
@@ -113,13 +128,13 @@ run(void *arg)
     struct pollfd stop = {.fd = h->stop_fd, .events = POLLIN};
 
     for (unsigned turn = 0; poll(&stop, 1, TURN_MS) <= 0; turn++) {
-        note_failure(h, "checkpoint", checkpoint(h));
+        note(h, TASK_CHECKPOINT, checkpoint(h));
         if (turn % SLOW_TURNS == 0) {
-            note_failure(h, "expire_keys", expire_keys(h));
-            note_failure(h, "used_bytes", used_bytes(h));
+            note(h, TASK_KEYS, expire_keys(h));
+            note(h, TASK_BYTES, used_bytes(h));
         }
         if (turn % LEDGER_TURNS == 0) {
-            note_failure(h, "ledger", check_ledger(h));
+            note(h, TASK_LEDGER, check_ledger(h));
         }
     }
     return NULL;

@@ -15,6 +15,7 @@ libdispatcher_a_SOURCES = \
 	%D%/migrate.c %D%/migrate.h \
 	%D%/queue.c %D%/queue.h \
 	%D%/service.c %D%/service.h \
+	%D%/sluicectl_print.c %D%/sluicectl_print.h \
 	%D%/store_pg.c %D%/store_pg.h \
 	%D%/store_retire.c %D%/store_retire.h \
 	%D%/work.c %D%/work.h \
@@ -25,6 +26,5 @@ sluiced_SOURCES = %D%/main.c
 sluiced_LDADD = libdispatcher.a libshared.a $(DISPATCHER_LIBS)
 
 bin_PROGRAMS += sluicectl
-sluicectl_SOURCES = %D%/sluicectl.c \
-	%D%/sluicectl_print.c %D%/sluicectl_print.h
-sluicectl_LDADD = libshared.a $(SHARED_LIBS)
+sluicectl_SOURCES = %D%/sluicectl.c
+sluicectl_LDADD = libdispatcher.a libshared.a $(SHARED_LIBS)

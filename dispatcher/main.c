@@ -300,43 +300,6 @@ log_lines(const char *event, const char *lines)
     }
 }
 
-static void
-reload(struct sluiced *s)
-{
-    struct flags ignored = {false};
-    const struct conf_flag flags[] = {
-        {.name = "test", .present = &ignored.test},
-        {.name = "migrate", .present = &ignored.migrate},
-        {0}};
-    struct conf *fresh = malloc(sizeof *fresh);
-    struct text errors = {0};
-    struct text which = {0};
-
-    if (fresh == NULL) {
-        return;
-    }
-    (void)sd_notify(0, "RELOADING=1");
-    if (conf_load(s->argc, s->argv, flags, NULL, fresh, &errors) != RC_OK) {
-        log_lines("reload_refused", text_cstr(&errors));
-    } else {
-        bool restart = conf_needs_restart(&s->conf, fresh, &which);
-
-        s->conf.log = fresh->log;
-        s->conf.callback = fresh->callback;
-        log_set_level(fresh->log.level);
-        for (unsigned i = 0; i < SERVICE_COUNT; i++) {
-            service_configure(s->services[i], fresh);
-        }
-        store_pg_configure(s->store, fresh);
-        log_event(LOG_INFO, "reloaded", "file=%s restart_needed_for=\"%s\"",
-                  fresh->file, restart ? text_cstr(&which) : "");
-    }
-    (void)sd_notify(0, "READY=1");
-    text_free(&errors);
-    text_free(&which);
-    free(fresh);
-}
-
 /* A descriptor a fetch: as many as configured, if the hard limit lets us. */
 static void
 raise_descriptors(const struct conf *conf)
@@ -361,6 +324,44 @@ raise_descriptors(const struct conf *conf)
     }
     limit.rlim_cur = wanted;
     (void)setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+static void
+reload(struct sluiced *s)
+{
+    struct flags ignored = {false};
+    const struct conf_flag flags[] = {
+        {.name = "test", .present = &ignored.test},
+        {.name = "migrate", .present = &ignored.migrate},
+        {0}};
+    struct conf *fresh = malloc(sizeof *fresh);
+    struct text errors = {0};
+    struct text which = {0};
+
+    if (fresh == NULL) {
+        return;
+    }
+    (void)sd_notify(0, "RELOADING=1");
+    if (conf_load(s->argc, s->argv, flags, NULL, fresh, &errors) != RC_OK) {
+        log_lines("reload_refused", text_cstr(&errors));
+    } else {
+        bool restart = conf_needs_restart(&s->conf, fresh, &which);
+
+        s->conf.log = fresh->log;
+        s->conf.callback = fresh->callback;
+        log_set_level(fresh->log.level);
+        raise_descriptors(fresh);
+        for (unsigned i = 0; i < SERVICE_COUNT; i++) {
+            service_configure(s->services[i], fresh);
+        }
+        store_pg_configure(s->store, fresh);
+        log_event(LOG_INFO, "reloaded", "file=%s restart_needed_for=\"%s\"",
+                  fresh->file, restart ? text_cstr(&which) : "");
+    }
+    (void)sd_notify(0, "READY=1");
+    text_free(&errors);
+    text_free(&which);
+    free(fresh);
 }
 
 /* ---- running ------------------------------------------------------------------ */

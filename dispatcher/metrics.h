@@ -11,36 +11,40 @@
 #include "shared/text.h"
 
 enum metric { /* C counter, G gauge, H histogram of ms */
-    METRIC_FEED_LIVE_TOTAL,     /* C by service: handed on from a frame */
-    METRIC_FEED_JOURNAL_TOTAL,  /* C by service: handed on from the journal */
-    METRIC_FEED_IGNORED_TOTAL,  /* C by service: frames not needed */
-    METRIC_FEED_BEHIND,         /* G by service: 1 while behind */
-    METRIC_FEED_CURSOR,         /* G by service */
-    METRIC_INBOX_ROWS,          /* G by service */
-    METRIC_ACTIVE_REQUESTS,     /* G by service: in the service's hands */
-    METRIC_PERSISTED_TOTAL,     /* C by service: requests retired */
-    METRIC_DEAD_TOTAL,          /* C by service: requests buried */
-    METRIC_QUARANTINED_TOTAL,   /* C by service: records not decodable */
-    METRIC_PAUSED,              /* G by service */
-    METRIC_COMPLETION_MS,       /* H by service: received to persisted */
-    METRIC_WRITER_GROUPS_TOTAL, /* C: transactions of the writer */
-    METRIC_WRITER_WRITES_TOTAL, /* C: writes in them */
-    METRIC_WRITER_FAILED_TOTAL, /* C: groups that had to be repeated */
-    METRIC_WRITER_MS,           /* H: time of a group with its fsync */
-    METRIC_WAL_BYTES,           /* G */
-    METRIC_JOURNAL_USED_BYTES,  /* G */
-    METRIC_POSTGRES_UP,         /* G */
-    METRIC_POSTGRES_MS,         /* H: time of a batch */
-    METRIC_STORE_ROWS_TOTAL,    /* C: rows upserted */
-    METRIC_STORE_POISON_TOTAL,  /* C: rows that the database refused */
-    METRIC_OBJECTS_EXPIRED_TOTAL, /* C */
-    METRIC_FETCHES_TOTAL,         /* C: GETs finished */
-    METRIC_FETCH_FAILURES_TOTAL,  /* C: of those, failed attempts */
-    METRIC_FETCH_MERGED_TOTAL,    /* C: ids that needed no GET of their own */
-    METRIC_FETCH_IN_FLIGHT,       /* G */
-    METRIC_FETCH_LIMIT,           /* G: callback.concurrency */
-    METRIC_FETCH_MS,              /* H: a GET */
-    METRIC_COUNT
+              METRIC_FEED_LIVE_TOTAL, /* C by service: handed on from a frame */
+              METRIC_FEED_JOURNAL_TOTAL, /* C by service: handed on from the
+                                            journal */
+              METRIC_FEED_IGNORED_TOTAL, /* C by service: frames not needed */
+              METRIC_FEED_BEHIND,        /* G by service: 1 while behind */
+              METRIC_FEED_CURSOR,        /* G by service */
+              METRIC_INBOX_ROWS,         /* G by service */
+              METRIC_ACTIVE_REQUESTS, /* G by service: in the service's hands */
+              METRIC_PERSISTED_TOTAL, /* C by service: requests retired */
+              METRIC_DEAD_TOTAL,      /* C by service: requests buried */
+              METRIC_QUARANTINED_TOTAL, /* C by service: records not decodable
+                                         */
+              METRIC_PAUSED,            /* G by service */
+              METRIC_COMPLETION_MS, /* H by service: received to persisted */
+              METRIC_WRITER_GROUPS_TOTAL, /* C: transactions of the writer */
+              METRIC_WRITER_WRITES_TOTAL, /* C: writes in them */
+              METRIC_WRITER_FAILED_TOTAL, /* C: groups that had to be repeated
+                                           */
+              METRIC_WRITER_MS,          /* H: time of a group with its fsync */
+              METRIC_WAL_BYTES,          /* G */
+              METRIC_JOURNAL_USED_BYTES, /* G */
+              METRIC_POSTGRES_UP,        /* G */
+              METRIC_POSTGRES_MS,        /* H: time of a batch */
+              METRIC_STORE_ROWS_TOTAL,   /* C: rows upserted */
+              METRIC_STORE_POISON_TOTAL, /* C: rows that the database refused */
+              METRIC_OBJECTS_EXPIRED_TOTAL, /* C */
+              METRIC_FETCHES_TOTAL,         /* C: GETs finished */
+              METRIC_FETCH_FAILURES_TOTAL,  /* C: of those, failed attempts */
+              METRIC_FETCH_MERGED_TOTAL, /* C: ids that needed no GET of their
+                                            own */
+              METRIC_FETCH_IN_FLIGHT,    /* G */
+              METRIC_FETCH_LIMIT,        /* G: callback.concurrency */
+              METRIC_FETCH_MS,           /* H: a GET */
+              METRIC_COUNT
 };
 
 struct metrics;

@@ -273,6 +273,9 @@ state_of(const struct ctl_document *d, uint32_t service)
     if (get_bool(d, service, "paused")) {
         return "paused";
     }
+    if (get_bool(d, service, "held")) {
+        return "held";
+    }
     return get_bool(d, service, "behind") ? "behind" : "live";
 }
 

@@ -339,7 +339,7 @@ take_retired(struct store_pg *s)
 {
     struct retire *done = queue_pop(s->replies);
     while (done != NULL) {
-        retire_note(done, s->metrics);
+        retire_note(done, s->metrics, clock_now_unix_ms());
         s->lanes[retire_service(done)].with_writer = false;
         retire_free(&done);
         done = queue_pop(s->replies);

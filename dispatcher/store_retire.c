@@ -35,6 +35,9 @@ struct retire {
     size_t broken_capacity;
     int64_t retired; /* requests; set by the last apply */
     int64_t buried;
+    int64_t *received; /* unix ms, of the requests that it retired */
+    size_t received_count;
+    size_t received_capacity;
 };
 
 enum rc
@@ -59,6 +62,7 @@ retire_free(struct retire **r)
     free((*r)->poisons);
     free((*r)->items);
     free((*r)->broken);
+    free((*r)->received);
     free(*r);
     *r = NULL;
 }
@@ -151,12 +155,27 @@ bury_all(struct journal *journal, struct retire *r)
     return RC_OK;
 }
 
+/* For the histogram only: without memory for it one observation is missing. */
+static void
+note_received(void *arg, int64_t received_unix_ms)
+{
+    struct retire *r = arg;
+    void *array = r->received;
+    enum rc rc = grow(&array, &r->received_capacity, r->received_count,
+                      sizeof(r->received[0]));
+    r->received = array;
+    if (rc == RC_OK) {
+        r->received[r->received_count++] = received_unix_ms;
+    }
+}
+
 static enum rc
 apply(struct journal *journal, struct write *write)
 {
     struct retire *r = (struct retire *)write;
     r->buried = 0;
     r->retired = 0;
+    r->received_count = 0;
     enum rc rc = bury_all(journal, r);
     for (size_t k = 0; rc == RC_OK && k < r->broken_count; k++) {
         int64_t buried = 0;
@@ -166,8 +185,8 @@ apply(struct journal *journal, struct write *write)
         r->buried += buried;
     }
     if (rc == RC_OK) {
-        rc = journal_retire(journal, r->service, r->no_from, r->no_to,
-                            &r->retired);
+        rc = journal_retire_each(journal, r->service, r->no_from, r->no_to,
+                                 note_received, r, &r->retired);
     }
     return rc;
 }
@@ -204,7 +223,8 @@ retire_submit(struct retire **r, struct writer *writer, int64_t no_from,
 }
 
 void
-retire_note(const struct retire *r, struct metrics *metrics)
+retire_note(const struct retire *r, struct metrics *metrics,
+            int64_t now_unix_ms)
 {
     if (r->write.rc != RC_OK) {
         /* They stay in the journal, and the next start persists them again. */
@@ -213,6 +233,11 @@ retire_note(const struct retire *r, struct metrics *metrics)
                   service_name(r->service), rc_name(r->write.rc), r->no_from,
                   r->no_to);
         return;
+    }
+    for (size_t k = 0; k < r->received_count; k++) {
+        int64_t took_ms = now_unix_ms - r->received[k];
+        metrics_observe_ms(metrics, METRIC_COMPLETION_MS, r->service,
+                           took_ms > 0 ? took_ms : 0);
     }
     metrics_add(metrics, METRIC_PERSISTED_TOTAL, r->service, r->retired);
     metrics_add(metrics, METRIC_DEAD_TOTAL, r->service, r->buried);

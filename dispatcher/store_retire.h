@@ -34,7 +34,8 @@ enum rc retire_submit(struct retire **r, struct writer *writer, int64_t no_from,
                       int64_t no_to, int64_t now_unix_ms) MUST_CHECK;
 
 /* It came back: log a refusal, count what it did. The store's thread. */
-void retire_note(const struct retire *r, struct metrics *metrics);
+void retire_note(const struct retire *r, struct metrics *metrics,
+                 int64_t now_unix_ms);
 
 enum service retire_service(const struct retire *r);
 

@@ -11,8 +11,10 @@
 
 #include "shared/clock.h"
 
+#define CONNECT_AGAIN_MS 10
 #define ANSWER_BYTES_MAX ((size_t)16 * 1024 * 1024)
 
+/* RC_FULL: so many wait for the dispatcher that the kernel takes no more. */
 static enum rc
 connect_to(const char *path, int *out)
 {
@@ -29,17 +31,32 @@ connect_to(const char *path, int *out)
     if (fd < 0) {
         return RC_IO;
     }
-    /* A UNIX connect does not wait: EAGAIN means a full backlog. */
     if (connect(fd, (struct sockaddr *)&address, sizeof address) != 0) {
-        enum rc rc = errno == ENOENT || errno == ECONNREFUSED ||
-                             errno == EAGAIN
-                         ? RC_AGAIN
-                         : RC_IO;
+        enum rc rc = errno == EAGAIN                            ? RC_FULL
+                     : errno == ENOENT || errno == ECONNREFUSED ? RC_AGAIN
+                                                                : RC_IO;
         (void)close(fd);
         return rc;
     }
     *out = fd;
     return RC_OK;
+}
+
+/* A UNIX connect does not wait in the kernel, so a full backlog is waited for
+ * here. */
+static enum rc
+connect_in_time(const char *path, int64_t deadline_ms, int *out)
+{
+    enum rc rc = connect_to(path, out);
+
+    while (rc == RC_FULL) {
+        if (clock_now_ms() >= deadline_ms) {
+            return RC_TIMEOUT;
+        }
+        (void)poll(NULL, 0, CONNECT_AGAIN_MS);
+        rc = connect_to(path, out);
+    }
+    return rc;
 }
 
 static enum rc
@@ -145,7 +162,7 @@ ctlclient_ask(const char *path, const char *line, int64_t timeout_ms,
     enum rc rc;
 
     text_reset(out);
-    rc = connect_to(path, &fd);
+    rc = connect_in_time(path, deadline_ms, &fd);
     if (rc == RC_OK) {
         rc = send_line(fd, line, deadline_ms);
     }

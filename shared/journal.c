@@ -10,12 +10,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "shared/clock.h"
 
 #define CACHE_KIB 4096
 #define WAL_BYTES_MAX INT64_C(67108864)
+#define WAL_BYTES_MIN INT64_C(1048576)
 #define WAL_FRAME_HEAD 24
 
 /* The schema, version JOURNAL_SCHEMA. Once: */
@@ -133,7 +135,7 @@ static const char *const statements[SQL_STATEMENTS] = {
     [SQL_FINISH] = "UPDATE queue_%s SET outcome = ?2"
                    " WHERE seq = ?1 AND outcome IS NULL",
     [SQL_FINISHED_WITH] = "SELECT seq FROM queue_%s WHERE outcome = ?1 LIMIT 1",
-    [SQL_RETIRE_SIZE] = "SELECT coalesce(sum(length(CAST(body AS BLOB))), 0)"
+    [SQL_RETIRE_EACH] = "SELECT received, length(CAST(body AS BLOB))"
                         " FROM queue_%s WHERE outcome >= ?1 AND outcome <= ?2",
     [SQL_RETIRE] = "DELETE FROM queue_%s WHERE outcome >= ?1 AND outcome <= ?2",
     [SQL_QUEUE_DELETE] = "DELETE FROM queue_%s WHERE seq = ?1",
@@ -288,6 +290,16 @@ journal_failed(struct journal *j, int code)
 
 /* ---- opening ---------------------------------------------------------------
  */
+
+bool
+journal_disk_low(const struct journal *j)
+{
+    struct statvfs fs;
+
+    /* The lock file is there when there is a journal. */
+    return statvfs(j->lock_path, &fs) == 0 &&
+           (int64_t)(fs.f_bavail * fs.f_frsize) < j->reserve_bytes;
+}
 
 /* The first column of a statement's first row as a number. */
 static int

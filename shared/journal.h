@@ -260,6 +260,13 @@ enum rc journal_bury_outcome(struct journal *j, enum service service,
 enum rc journal_retire(struct journal *j, enum service service, int64_t no_from,
                        int64_t no_to, int64_t *retired) MUST_CHECK;
 
+/* The same, and tell fn of each request that is about to be deleted. */
+typedef void journal_retired_fn(void *arg, int64_t received_unix_ms);
+enum rc journal_retire_each(struct journal *j, enum service service,
+                            int64_t no_from, int64_t no_to,
+                            journal_retired_fn *fn, void *arg,
+                            int64_t *retired) MUST_CHECK;
+
 /* Put a dead letter back into its queue under a new seq (same id, received =
  * now) / give it up for good (counts as final). RC_AGAIN: no such one. */
 enum rc journal_dead_retry(struct journal *j, const struct uuid *id,
@@ -268,7 +275,9 @@ enum rc journal_dead_drop(struct journal *j, const struct uuid *id) MUST_CHECK;
 
 /* ---- housekeeping: the dispatcher ---------------------------------------- */
 
-/* PASSIVE checkpoint without the lock, then the remainder PASSIVE under it.
+/* PASSIVE checkpoint without the lock, then the remainder under it. Once the
+ * WAL is large it waits there for readers to leave their page: at most 5 ms,
+ * or 50 ms when it is above its bound (64 MiB, or an eighth of max_bytes).
  * *wal_bytes = size of the WAL file afterwards. */
 enum rc journal_checkpoint(struct journal *j, int64_t *wal_bytes) MUST_CHECK;
 

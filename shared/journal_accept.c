@@ -7,12 +7,12 @@
 
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 
 #include "shared/clock.h"
 
 #define COUNT_MAX 1024
 #define DISK_ASK_MS 100
+#define DISK_ASK_PART 16
 /* max_bytes: this much for idempotency keys, the rest for the services in
  * equal parts. */
 #define KEYS_PERCENT 10
@@ -46,20 +46,18 @@ key_cost(const struct journal_request *r)
 }
 
 /* Is the file system below the reserve that is kept for the dispatcher? Asked
- * not more often than every DISK_ASK_MS. */
+ * when the last answer is old, or this process alone may since have written a
+ * good part of the reserve. */
 static enum rc
 disk_check(struct journal *j)
 {
     int64_t now_ms = clock_now_ms();
-    struct statvfs fs;
 
-    if (j->disk_asked_ms == 0 || now_ms - j->disk_asked_ms >= DISK_ASK_MS) {
-        j->disk_low = false;
-        if (statvfs(j->lock_path, &fs) == 0) { /* else the first use makes it */
-            j->disk_asked_ms = now_ms;
-            j->disk_low =
-                (int64_t)(fs.f_bavail * fs.f_frsize) < j->reserve_bytes;
-        }
+    if (j->disk_asked_ms == 0 || now_ms - j->disk_asked_ms >= DISK_ASK_MS ||
+        j->disk_written_bytes > j->reserve_bytes / DISK_ASK_PART) {
+        j->disk_asked_ms = now_ms;
+        j->disk_written_bytes = 0;
+        j->disk_low = journal_disk_low(j);
     }
     if (j->disk_low) {
         journal_note(j, "%s: less free disk than the reserve of %lld bytes",
@@ -90,6 +88,7 @@ space_check(struct batch *b, const struct journal_request *requests,
     struct stat wal;
     int64_t pages = 0;
     int64_t unused = 0;
+    int64_t more = PAGES_MORE * j->page_bytes;
     int64_t used = 0;
 
     b->sql = pragma_int(j, SQL_PAGE_COUNT, &pages);
@@ -103,10 +102,11 @@ space_check(struct batch *b, const struct journal_request *requests,
     if (stat(j->wal_path, &wal) == 0) {
         used += wal.st_size;
     }
-    used += PAGES_MORE * j->page_bytes;
     for (size_t i = 0; i < count; i++) { /* in the file and in the WAL */
-        used += 2 * (row_cost(&requests[i]) + key_cost(&requests[i]));
+        more += 2 * (row_cost(&requests[i]) + key_cost(&requests[i]));
     }
+    j->disk_written_bytes += more;
+    used += more;
     if (used > j->max_bytes) {
         journal_note(j, "%s: journal.max_bytes is reached", j->path);
         return RC_FULL;

@@ -50,7 +50,7 @@ enum journal_sql {
     SQL_OUTCOME_DELETE,
     SQL_FINISH,
     SQL_FINISHED_WITH,
-    SQL_RETIRE_SIZE,
+    SQL_RETIRE_EACH,
     SQL_RETIRE,
     SQL_QUEUE_DELETE,
     SQL_DEAD_ADD,
@@ -101,9 +101,10 @@ struct journal {
     int wal_frames;      /* in the WAL after this connection's commit; 0 when a
                             checkpoint has done with all of them */
     int wal_frames_full; /* an edge leaves fewer to the dispatcher */
-    int wal_frames_checkpoint; /* an edge checkpoints when there are more */
-    int64_t disk_asked_ms;     /* monotonic: when free disk was looked up */
-    bool disk_low;             /* ... and was below the reserve */
+    int wal_frames_checkpoint;  /* an edge checkpoints when there are more */
+    int64_t disk_written_bytes; /* about, since ... */
+    int64_t disk_asked_ms;      /* monotonic: when free disk was looked up */
+    bool disk_low;              /* ... and was below the reserve */
     char error[256];
 };
 
@@ -115,6 +116,9 @@ void journal_note(struct journal *j, const char *format, ...) PRINTF_LIKE(2, 3);
 /* A SQLite call answered code: note its text, roll back, give the lock back,
  * and close the connection when it cannot be trusted any more. */
 enum rc journal_failed(struct journal *j, int code) MUST_CHECK;
+
+/* Is less disk free than the reserve? */
+bool journal_disk_low(const struct journal *j);
 
 /* Open the connection if it is not; the writers' roles hold the lock. */
 enum rc journal_open(struct journal *j) MUST_CHECK;

@@ -11,6 +11,7 @@
  * many frames the rest may be done under the lock: about 1 MiB, a few ms. */
 #define CHECKPOINT_REST_FRAMES 256
 #define CHECKPOINT_PASSES 6
+#define WAL_CUT_MIN_BYTES 65536
 #define SHORT_WAIT_MS 5
 #define LONG_WAIT_MS 50 /* the WAL is above its bound */
 
@@ -173,9 +174,30 @@ ask_int(struct journal *j, sqlite3_stmt *ask, int64_t *out)
     return code == SQLITE_ROW ? RC_OK : journal_failed(j, code);
 }
 
+/* Tell fn of each request that finished with what the statement is bound to;
+ * *bytes = of their bodies. */
+static enum rc
+retire_tell(struct journal *j, sqlite3_stmt *each, journal_retired_fn *fn,
+            void *arg, int64_t *bytes)
+{
+    int code;
+
+    *bytes = 0;
+    for (code = sqlite3_step(each); code == SQLITE_ROW;
+         code = sqlite3_step(each)) {
+        *bytes += sqlite3_column_int64(each, 1);
+        if (fn != NULL) {
+            fn(arg, sqlite3_column_int64(each, 0));
+        }
+    }
+    (void)sqlite3_reset(each);
+    return code == SQLITE_DONE ? RC_OK : journal_failed(j, code);
+}
+
 enum rc
-journal_retire(struct journal *j, enum service service, int64_t no_from,
-               int64_t no_to, int64_t *retired)
+journal_retire_each(struct journal *j, enum service service, int64_t no_from,
+                    int64_t no_to, journal_retired_fn *fn, void *arg,
+                    int64_t *retired)
 {
     struct journal_delta *delta = &j->delta[service];
     sqlite3_stmt *by_service[] = {NULL, NULL};
@@ -190,7 +212,7 @@ journal_retire(struct journal *j, enum service service, int64_t no_from,
     }
     by_service[0] = journal_sql(j, SQL_OUTCOME_SIZE, service);
     by_service[1] = journal_sql(j, SQL_OUTCOME_DELETE, service);
-    by_outcome[0] = journal_sql(j, SQL_RETIRE_SIZE, service);
+    by_outcome[0] = journal_sql(j, SQL_RETIRE_EACH, service);
     by_outcome[1] = journal_sql(j, SQL_RETIRE, service);
     for (int i = 0; i < 2; i++) {
         journal_bind_text(by_service[i], 1, service_name(service));
@@ -201,7 +223,7 @@ journal_retire(struct journal *j, enum service service, int64_t no_from,
     }
     rc = ask_int(j, by_service[0], &outcome_bytes);
     if (rc == RC_OK) {
-        rc = ask_int(j, by_outcome[0], &row_bytes);
+        rc = retire_tell(j, by_outcome[0], fn, arg, &row_bytes);
     }
     if (rc == RC_OK) {
         rc = change(j, by_service[1]);
@@ -219,6 +241,13 @@ journal_retire(struct journal *j, enum service service, int64_t no_from,
         delta->bytes -= row_bytes + JOURNAL_ROW_COST * *retired;
     }
     return rc == RC_AGAIN ? RC_OK : rc;
+}
+
+enum rc
+journal_retire(struct journal *j, enum service service, int64_t no_from,
+               int64_t no_to, int64_t *retired)
+{
+    return journal_retire_each(j, service, no_from, no_to, NULL, NULL, retired);
 }
 
 /* ---- dead letters
@@ -555,9 +584,9 @@ pass(struct journal *j, int mode, int *frames, int *done)
  * wait for the readers that are in a page already: those who come now do not
  * need it. The wait is bounded, for everybody who accepts waits as well (with
  * a busy timeout of seconds RESTART stops them for seconds).
- * A file that a burst has blown up is cut: it counts against max_bytes, and if
- * the next commit were the edge's, which refuses because of it, it never
- * would be. */
+ * A file that a burst has blown up is cut, and any while the disk is low: it
+ * counts against max_bytes and the reserve, and if the next commit were the
+ * edge's, which refuses because of it, it never would be. */
 static int
 last_pass(struct journal *j, int *frames, int *done)
 {
@@ -566,7 +595,8 @@ last_pass(struct journal *j, int *frames, int *done)
     int wait_ms = *frames > j->wal_frames_full ? LONG_WAIT_MS : SHORT_WAIT_MS;
     int code;
 
-    if (stat(j->wal_path, &wal) == 0 && wal.st_size > j->wal_keep_bytes) {
+    if (stat(j->wal_path, &wal) == 0 && wal.st_size > WAL_CUT_MIN_BYTES &&
+        (wal.st_size > j->wal_keep_bytes || journal_disk_low(j))) {
         mode = SQLITE_CHECKPOINT_TRUNCATE;
     } else if (*frames < j->wal_frames_full / 4) {
         mode = SQLITE_CHECKPOINT_PASSIVE;

@@ -106,19 +106,14 @@ classify(const char *sqlstate)
     return RC_INVALID;
 }
 
+/* The primary message only: the detail holds the row's values, which are not
+ * for the log. */
 static enum rc
 result_failed(struct pg *pg, const PGresult *result)
 {
     const char *state = PQresultErrorField(result, PG_DIAG_SQLSTATE);
     const char *primary = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
-    const char *detail = PQresultErrorField(result, PG_DIAG_MESSAGE_DETAIL);
-    char text[PG_ERROR_BYTES];
-    if (primary == NULL) {
-        primary = PQresultErrorMessage(result);
-    }
-    snprintf(text, sizeof(text), "%s%s%s", primary, detail == NULL ? "" : ": ",
-             detail == NULL ? "" : detail);
-    set_error(pg, text);
+    set_error(pg, primary == NULL ? PQresultErrorMessage(result) : primary);
     snprintf(pg->sqlstate, sizeof(pg->sqlstate), "%s",
              state == NULL ? "" : state);
     return classify(pg->sqlstate);

@@ -2,11 +2,17 @@ unit_tests += \
 	%D%/test_callback \
 	%D%/test_callback_pool \
 	%D%/test_callback_store \
+	%D%/test_control \
 	%D%/test_feed \
 	%D%/test_fetcher \
 	%D%/test_lane \
 	%D%/test_metrics \
-	%D%/test_queue
+	%D%/test_migrate \
+	%D%/test_queue \
+	%D%/test_service \
+	%D%/test_sluicectl_print \
+	%D%/test_store_pg \
+	%D%/test_writer
 %C%_test_callback_LDFLAGS = $(AM_LDFLAGS) \
 	-Wl,--wrap=fetcher_drive \
 	-Wl,--wrap=fetcher_fd \
@@ -30,3 +36,30 @@ unit_tests += \
 	-Wl,--wrap=pg_affected \
 	-Wl,--wrap=pg_exec \
 	-Wl,--wrap=pg_result_free
+%C%_test_service_LDFLAGS = $(AM_LDFLAGS) \
+	-Wl,--wrap=store_pg_wake \
+	-Wl,--wrap=writer_flush
+%C%_test_store_pg_LDFLAGS = $(AM_LDFLAGS) \
+	-Wl,--wrap=journal_bury \
+	-Wl,--wrap=journal_bury_outcome \
+	-Wl,--wrap=journal_identity \
+	-Wl,--wrap=journal_outcome_page \
+	-Wl,--wrap=journal_page_free \
+	-Wl,--wrap=journal_retire_each \
+	-Wl,--wrap=migrate_apply \
+	-Wl,--wrap=pg_connect \
+	-Wl,--wrap=pg_error \
+	-Wl,--wrap=pg_exec \
+	-Wl,--wrap=pg_is_connected \
+	-Wl,--wrap=pg_result_free \
+	-Wl,--wrap=pg_rows \
+	-Wl,--wrap=pg_sqlstate \
+	-Wl,--wrap=pg_value \
+	-Wl,--wrap=writer_submit
+%C%_test_writer_LDFLAGS = $(AM_LDFLAGS) \
+	-Wl,--wrap=clock_now_ms \
+	-Wl,--wrap=journal_begin \
+	-Wl,--wrap=journal_commit \
+	-Wl,--wrap=journal_error \
+	-Wl,--wrap=journal_free \
+	-Wl,--wrap=journal_rollback

@@ -230,7 +230,7 @@ fixture_child(struct fixture *f, fixture_child_fn *fn, void *arg)
          * not be carried over a fork, closed neither. */
         f->edge = fixture_journal(f, JOURNAL_EDGE);
         f->dispatcher = fixture_journal(f, JOURNAL_DISPATCHER);
-        (void)alarm(60); /* do not outlive a parent that has gone */
+        (void)alarm(300); /* do not outlive a parent that has gone */
         fn(f, arg);
         _exit(0);
     }

@@ -657,6 +657,7 @@ only_keys_that_a_running_process_cannot_take_need_a_restart(void **state)
 {
     static const char reloadable[] =
         "[log]\nlevel = debug\n[callback]\ntimeout_ms = 1000\n"
+        "objects_url = http://localhost:1/o/\nconcurrency = 7\n"
         "max_attempts = 9\nretry_base_ms = 9\nrate_per_s = 9\nexpire_s = 9\n";
     struct fixture *f = *state;
     struct conf old;
@@ -668,12 +669,12 @@ only_keys_that_a_running_process_cannot_take_need_a_restart(void **state)
     assert_int_equal(load_text(f, reloadable), RC_OK);
     assert_false(conf_needs_restart(&old, &f->conf, &which));
     assert_string_equal(text_cstr(&which), "");
-    assert_int_equal(load(f, "--callback-concurrency=7", "--node-id=1",
+    assert_int_equal(load(f, "--auth-keys-file=/k", "--node-id=1",
                           "--postgres-url=postgresql:///other", NULL),
                      RC_OK);
     assert_true(conf_needs_restart(&old, &f->conf, &which));
     assert_string_equal(text_cstr(&which),
-                        "node.id, postgres.url, callback.concurrency");
+                        "node.id, postgres.url, auth.keys_file");
     text_free(&which);
 }
 
