@@ -4,6 +4,7 @@
 #define SLUICE_FCGI_ASK_POOL_H
 
 #include "fcgi/exchange.h"
+#include "fcgi/mailbox.h"
 #include "shared/conf.h"
 
 #define ASK_POOL_WAITING_MAX 64U /* requests that wait, a thread */

@@ -112,8 +112,7 @@ reload(struct program *p)
         return;
     }
     if (conf_needs_restart(&p->conf, &fresh, &which)) {
-        log_event(LOG_WARN, "restart_needed", "keys=\"%s\"",
-                  text_cstr(&which));
+        log_event(LOG_WARN, "restart_needed", "keys=\"%s\"", text_cstr(&which));
     }
     text_free(&which);
     log_set_level(fresh.log.level);

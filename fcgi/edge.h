@@ -34,18 +34,17 @@ struct ask {
 
 /* Validate; on RC_OK body holds the journal form, else reply holds the 4xx.
  * Loop. */
-typedef enum rc edge_accept_fn(const struct request *request,
-                               struct text *body, struct reply *reply);
+typedef enum rc edge_accept_fn(const struct request *request, struct text *body,
+                               struct reply *reply);
 /* The request is on disk (or was, the first time): write the 2xx. Loop. */
-typedef void edge_answer_fn(const struct request *request,
-                            struct reply *reply);
+typedef void edge_answer_fn(const struct request *request, struct reply *reply);
 /* Answer from journal or database. A thread of the ask pool. */
 typedef void edge_ask_fn(const struct request *request, struct ask *ask,
                          struct reply *reply);
 
 struct edge_route {
-    const char *method; /* a GET route answers HEAD too */
-    const char *path;   /* "/objects/{id}": {id} matches one segment */
+    const char *method;     /* a GET route answers HEAD too */
+    const char *path;       /* "/objects/{id}": {id} matches one segment */
     enum service service;   /* of a commit route */
     edge_accept_fn *accept; /* commit route: accept and answer ... */
     edge_answer_fn *answer;

@@ -93,6 +93,7 @@ bind_path(struct edge_listen *l, const struct sockaddr_un *address)
     }
     l->device = st.st_dev;
     l->inode = st.st_ino;
+    l->made = st.st_mtim;
     return RC_OK;
 }
 
@@ -148,7 +149,8 @@ edge_listen_unlink(const struct edge_listen *l)
     struct stat st;
 
     if (l->owned && stat(l->path, &st) == 0 && st.st_dev == l->device &&
-        st.st_ino == l->inode) {
+        st.st_ino == l->inode && st.st_mtim.tv_sec == l->made.tv_sec &&
+        st.st_mtim.tv_nsec == l->made.tv_nsec) {
         (void)unlink(l->path);
     }
 }

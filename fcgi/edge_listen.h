@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 #include <sys/types.h>
+#include <time.h>
 
 #include "shared/rc.h"
 
@@ -11,8 +12,9 @@ struct edge_listen {
     int fd;
     bool owned;       /* made here: nobody else accepts from it */
     const char *path; /* of an owned one; borrowed */
-    dev_t device;     /* of the socket in the file system */
+    dev_t device;     /* of the socket in the file system ... */
     ino_t inode;
+    struct timespec made; /* ... for an inode's number is used again */
 };
 
 /* path: make a UNIX socket there (mode 0660), in the place of a stale one.

@@ -19,7 +19,7 @@
 
 #include "fcgi/ask_pool.h"
 #include "fcgi/conn.h"
-#include "fcgi/edge_commit.h"
+#include "fcgi/edge_batch.h"
 #include "fcgi/edge_take.h"
 #include "fcgi/edge_write.h"
 #include "fcgi/side_pool.h"
@@ -27,13 +27,15 @@
 #include "shared/log.h"
 
 #define EVENTS_MAX 256
-#define PEEK_BYTES ((size_t)256 * 1024) /* more than a socket's buffer holds */
-#define PEEKS_MAX 16U      /* then its bytes trickle: to the side pool */
-#define TICK_MS 50         /* how often the lists are looked through */
-#define GRACE_MS 100       /* a request in part stays in the loop */
-#define SIDE_WAIT_MS 1000  /* and waits so long for a full side pool */
+#define PEEK_BYTES                                                             \
+    ((size_t)256 * 1024)  /* more than a socket's buffer holds                 \
+                           */
+#define PEEKS_MAX 16U     /* then its bytes trickle: to the side pool */
+#define TICK_MS 50        /* how often the lists are looked through */
+#define GRACE_MS 100      /* a request in part stays in the loop */
+#define SIDE_WAIT_MS 1000 /* and waits so long for a full side pool */
 #define LINGER_MS 2000
-#define PAUSE_MS 50        /* accepting, after the system had no more for us */
+#define PAUSE_MS 50         /* accepting, after the system had no more for us */
 #define DRAIN_FRESH_MS 1000 /* a web server that has connected will send */
 #define DRAIN_MS 4000
 #define LOG_EVERY_MS 1000
@@ -49,16 +51,17 @@ struct edge_loop {
     int listen_fd;
     bool listen_owned;
     bool listen_is_tcp;
-    bool listening;     /* listen_fd is in the epoll set */
+    bool listening; /* listen_fd is in the epoll set */
     bool accept_ready;
     int64_t pause_until_ms;
     int64_t pause_logged_ms;
-    int64_t now_ms;      /* read once a turn */
+    int64_t now_ms; /* read once a turn */
     int64_t now_unix_ms;
     int64_t next_tick_ms;
     int64_t drain_since_ms; /* 0: not draining */
     struct watch watch;
     struct conn_table *conns;
+    struct edge_reader *reader;
     struct edge_taker taker;
     struct edge_batch *batch; /* NULL: the app commits nothing */
     struct push *push;
@@ -76,7 +79,8 @@ static char tag_listen;
 static char tag_watch;
 static char tag_back;
 
-/* ---- connections ---------------------------------------------------------- */
+/* ---- connections ----------------------------------------------------------
+ */
 
 /* Have an event for what is there already and for all that comes. */
 static void
@@ -130,7 +134,8 @@ conn_linger(struct edge_loop *loop, struct conn *conn)
     conn_watch(loop, conn);
 }
 
-/* ---- exchanges ------------------------------------------------------------ */
+/* ---- exchanges ------------------------------------------------------------
+ */
 
 static struct exchange *
 exchange_get(struct edge_loop *loop, struct conn *conn)
@@ -276,7 +281,8 @@ dispatch(struct edge_loop *loop, struct exchange *ex)
     }
 }
 
-/* ---- looking and reading --------------------------------------------------- */
+/* ---- looking and reading ---------------------------------------------------
+ */
 
 static void
 read_whole(struct edge_loop *loop, struct conn *conn, bool extra)
@@ -290,7 +296,7 @@ read_whole(struct edge_loop *loop, struct conn *conn, bool extra)
     }
     conn_move(loop->conns, conn, CONN_BUSY, loop->now_ms);
     ex->extra = extra;
-    rc = edge_read_socket(ex->reader, conn->fd, conn->walk.body_bytes,
+    rc = edge_read_socket(loop->reader, conn->fd, conn->walk.body_bytes,
                           (size_t)loop->conf.edge.max_body_bytes, &ex->params,
                           &ex->body);
     if (rc == RC_OK) {
@@ -425,7 +431,8 @@ conn_event(struct edge_loop *loop, struct conn *conn)
     }
 }
 
-/* ---- accepting -------------------------------------------------------------- */
+/* ---- accepting --------------------------------------------------------------
+ */
 
 static void
 listen_watch(struct edge_loop *loop, bool on)
@@ -516,7 +523,8 @@ accept_waiting(struct edge_loop *loop)
     }
 }
 
-/* ---- what the pools give back ------------------------------------------------ */
+/* ---- what the pools give back
+ * ------------------------------------------------ */
 
 static void
 take_back(struct edge_loop *loop, struct exchange *ex)
@@ -552,7 +560,8 @@ take_all_back(struct edge_loop *loop)
     }
 }
 
-/* ---- time --------------------------------------------------------------------- */
+/* ---- time
+ * --------------------------------------------------------------------- */
 
 static struct conn *
 oldest_since(const struct edge_loop *loop, enum conn_state state,
@@ -561,7 +570,7 @@ oldest_since(const struct edge_loop *loop, enum conn_state state,
     struct conn *conn = conn_oldest(loop->conns, state);
 
     return conn != NULL && loop->now_ms - conn->since_ms >= age_ms ? conn
-                                                                    : NULL;
+                                                                   : NULL;
 }
 
 /* Requests that have been there in part for a while go to the side pool; when
@@ -686,7 +695,8 @@ turn(struct edge_loop *loop)
     }
 }
 
-/* ---- draining ------------------------------------------------------------------- */
+/* ---- draining
+ * ------------------------------------------------------------------- */
 
 void
 edge_loop_drain(struct edge_loop *loop)
@@ -739,7 +749,8 @@ edge_loop_reload(struct edge_loop *loop, const struct conf *conf,
     ask_pool_reload(loop->ask, conf);
 }
 
-/* ---- made and freed -------------------------------------------------------------- */
+/* ---- made and freed
+ * -------------------------------------------------------------- */
 
 static bool
 is_tcp(int fd)
@@ -757,7 +768,7 @@ watch_fd(struct edge_loop *loop, int fd, void *tag)
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = tag};
 
     return epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0 ? RC_OK
-                                                                      : RC_IO;
+                                                                     : RC_IO;
 }
 
 static enum rc
@@ -769,6 +780,9 @@ make_parts(struct edge_loop *loop, const struct edge_loop_options *o)
     if (rc == RC_OK && o->journal != NULL) {
         rc = edge_batch_new(&loop->batch, (size_t)edge->batch, o->journal,
                             o->push, loop->conf.journal.path);
+    }
+    if (rc == RC_OK) {
+        rc = edge_read_new(&loop->reader);
     }
     if (rc == RC_OK) {
         rc = mailbox_new(&loop->back);
@@ -845,6 +859,7 @@ edge_loop_free(struct edge_loop **loop)
          ex = exchange_list_take(&l->stock)) {
         exchange_free(&ex);
     }
+    edge_read_free(&l->reader);
     conn_table_free(&l->conns);
     if (l->epoll_fd >= 0) {
         close(l->epoll_fd);

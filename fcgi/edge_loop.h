@@ -14,12 +14,12 @@ struct edge_loop;
 
 struct edge_loop_options {
     const struct edge_app *app;
-    const struct conf *conf;  /* copied */
-    int listen_fd;            /* listening and non-blocking; borrowed */
-    bool listen_owned;        /* nobody else accepts from it */
-    struct journal *journal;  /* borrowed; NULL: the app commits nothing */
-    struct push *push;        /* borrowed; may be NULL */
-    const struct auth *auth;  /* borrowed */
+    const struct conf *conf; /* copied */
+    int listen_fd;           /* listening and non-blocking; borrowed */
+    bool listen_owned;       /* nobody else accepts from it */
+    struct journal *journal; /* borrowed; NULL: the app commits nothing */
+    struct push *push;       /* borrowed; may be NULL */
+    const struct auth *auth; /* borrowed */
 };
 
 /* Also starts the pools. Signals must be blocked before. RC_NOMEM, RC_IO. */

@@ -52,7 +52,6 @@ edge_read_free(struct edge_reader **r)
     if (*r == NULL) {
         return;
     }
-    edge_read_release(*r);
     if ((*r)->memory_fd >= 0) {
         close((*r)->memory_fd);
     }
@@ -60,8 +59,9 @@ edge_read_free(struct edge_reader **r)
     *r = NULL;
 }
 
-void
-edge_read_release(struct edge_reader *r)
+/* Give back what libfcgi allocated, without closing the connection. */
+static void
+release(struct edge_reader *r)
 {
     FCGX_Free(&r->request, 0);
     r->request.ipcFd = -1;
@@ -71,44 +71,100 @@ struct name {
     const char *text; /* with its '=' */
     size_t bytes;
     size_t offset; /* in struct edge_params */
+    const char *fallback;
 };
 
-#define NAME(text, member)                                                     \
+#define NAME(text, member, fallback)                                           \
     {                                                                          \
-        text "=", sizeof(text "=") - 1, offsetof(struct edge_params, member)   \
+        text "=", sizeof(text "=") - 1, offsetof(struct edge_params, member),  \
+            fallback                                                           \
     }
 
 static const struct name names[] = {
-    NAME("REQUEST_METHOD", method),
-    NAME("REQUEST_URI", uri),
-    NAME("SCRIPT_NAME", script_name),
-    NAME("PATH_INFO", path_info),
-    NAME("QUERY_STRING", query),
-    NAME("CONTENT_TYPE", content_type),
-    NAME("CONTENT_LENGTH", content_length),
-    NAME("HTTP_AUTHORIZATION", authorization),
-    NAME("HTTP_IDEMPOTENCY_KEY", idempotency_key),
-    NAME("HTTP_X_REQUEST_ID", request_id),
+    NAME("REQUEST_METHOD", method, ""),
+    NAME("REQUEST_URI", uri, ""),
+    NAME("SCRIPT_NAME", script_name, ""),
+    NAME("PATH_INFO", path_info, ""),
+    NAME("QUERY_STRING", query, ""),
+    NAME("CONTENT_TYPE", content_type, ""),
+    NAME("CONTENT_LENGTH", content_length, ""),
+    NAME("HTTP_AUTHORIZATION", authorization, ""),
+    NAME("HTTP_IDEMPOTENCY_KEY", idempotency_key, NULL),
+    NAME("HTTP_X_REQUEST_ID", request_id, ""),
 };
 
-/* One pass over the environment: FCGX_GetParam would make one a name. */
-static void
-find_params(char **envp, struct edge_params *params)
+void
+edge_read_params_free(struct edge_params *params)
 {
-    *params = (struct edge_params){"", "", "", "", "", "", "", "", NULL, ""};
-    for (char **entry = envp; *entry != NULL; entry++) {
-        if (strchr("RSPQCH", **entry) == NULL) {
-            continue;
-        }
-        for (size_t k = 0; k < ARRAY_COUNT(names); k++) {
-            if (strncmp(*entry, names[k].text, names[k].bytes) == 0) {
-                const char *value = *entry + names[k].bytes;
+    free(params->text);
+    *params = (struct edge_params){0};
+}
 
-                memcpy((char *)params + names[k].offset, &value, sizeof(value));
-                break;
-            }
+static enum rc
+params_reserve(struct edge_params *params, size_t bytes)
+{
+    char *text;
+
+    if (bytes <= params->capacity) {
+        return RC_OK;
+    }
+    text = realloc(params->text, bytes * 2);
+    if (text == NULL) {
+        return RC_NOMEM;
+    }
+    params->text = text;
+    params->capacity = bytes * 2;
+    return RC_OK;
+}
+
+/* Which of the names begins this entry of the environment? */
+static const struct name *
+find_name(const char *entry)
+{
+    if (strchr("RSPQCH", *entry) == NULL) {
+        return NULL;
+    }
+    for (size_t k = 0; k < ARRAY_COUNT(names); k++) {
+        if (strncmp(entry, names[k].text, names[k].bytes) == 0) {
+            return &names[k];
         }
     }
+    return NULL;
+}
+
+/* Copy what we need of the environment, in one pass: FCGX_GetParam would make
+ * one a name. */
+static enum rc
+copy_params(char **envp, struct edge_params *params)
+{
+    const char *found[ARRAY_COUNT(names)] = {NULL};
+    size_t lengths[ARRAY_COUNT(names)];
+    size_t sum = 0;
+    size_t used = 0;
+
+    for (char **entry = envp; *entry != NULL; entry++) {
+        const struct name *name = find_name(*entry);
+
+        if (name != NULL && found[name - names] == NULL) {
+            found[name - names] = *entry + name->bytes;
+            lengths[name - names] = strlen(*entry + name->bytes) + 1;
+            sum += lengths[name - names];
+        }
+    }
+    if (params_reserve(params, sum) != RC_OK) {
+        return RC_NOMEM;
+    }
+    for (size_t k = 0; k < ARRAY_COUNT(names); k++) {
+        const char *value = names[k].fallback;
+
+        if (found[k] != NULL) {
+            memcpy(params->text + used, found[k], lengths[k]);
+            value = params->text + used;
+            used += lengths[k];
+        }
+        memcpy((char *)params + names[k].offset, &value, sizeof(value));
+    }
+    return RC_OK;
 }
 
 static enum rc
@@ -149,14 +205,14 @@ parse(struct edge_reader *r, int fd, uint64_t body_bytes, size_t max_body,
       struct edge_params *params, struct edge_body *body)
 {
     size_t want = body_bytes > max_body ? max_body : (size_t)body_bytes;
-    int got = 0;
+    enum rc rc;
+    int got;
 
     body->bytes = 0;
     body->too_long = body_bytes > max_body;
     if (body_reserve(body, want + 1) != RC_OK) {
         return RC_NOMEM;
     }
-    edge_read_release(r);
     r->request.ipcFd = fd;
     r->request.keepConnection = 1;
     r->request.detached = 1;
@@ -164,12 +220,13 @@ parse(struct edge_reader *r, int fd, uint64_t body_bytes, size_t max_body,
         r->request.ipcFd = -1;
         return RC_IO;
     }
-    find_params(r->request.envp, params);
+    rc = copy_params(r->request.envp, params);
     got = FCGX_GetStr(body->data, (int)want, r->request.in);
     body->bytes = got > 0 ? (size_t)got : 0;
     body->data[body->bytes] = '\0';
     drain(r->request.in);
-    return RC_OK;
+    release(r);
+    return rc;
 }
 
 enum rc
@@ -217,7 +274,6 @@ edge_read_memory(struct edge_reader *r, const char *wire, size_t wire_bytes,
     if (rc == RC_IO) {
         r->memory_fd = -1; /* closed by libfcgi */
     }
-    r->request.ipcFd = -1;
     /* Memory of a large request is not kept while the next one is awaited. */
     if (r->memory_fd >= 0 && ftruncate(r->memory_fd, 0) != 0) {
         rc = RC_IO;

@@ -10,8 +10,8 @@
 
 #include "shared/rc.h"
 
-/* What the web server said. "" when absent, but NULL where noted; valid until
- * edge_read_release. */
+/* What the web server said. "" when absent, but NULL where noted; the strings
+ * are in `text`. */
 struct edge_params {
     const char *method;
     const char *uri; /* as the client sent it */
@@ -23,7 +23,11 @@ struct edge_params {
     const char *authorization;
     const char *idempotency_key; /* NULL when absent */
     const char *request_id;
+    char *text; /* grows as needed and is kept; edge_read_params_free */
+    size_t capacity;
 };
+
+void edge_read_params_free(struct edge_params *params);
 
 /* A body's buffer; grows up to the limit and is kept for the next one. */
 struct edge_body {
@@ -41,10 +45,14 @@ enum rc edge_read_init(void) MUST_CHECK;
 enum rc edge_read_new(struct edge_reader **out) MUST_CHECK;
 void edge_read_free(struct edge_reader **r);
 
-/* Consume the request that waits whole on socket fd; body_bytes (from
+/* One reader serves one request after the other, and keeps nothing of them:
+ * libfcgi takes some 30 kB in 30 allocations for a request, which stay in the
+ * cache when each is given back before the next is read.
+ *
+ * Consume the request that waits whole on socket fd; body_bytes (from
  * records.h) is how long its body is, of which at most max_body are kept.
- * RC_IO: libfcgi refused it and has closed fd. RC_NOMEM: fd is still open,
- * the body unread. Owner's thread. */
+ * RC_IO: libfcgi refused it and has closed fd. RC_NOMEM: fd is still open.
+ * Owner's thread. */
 enum rc edge_read_socket(struct edge_reader *r, int fd, uint64_t body_bytes,
                          size_t max_body, struct edge_params *params,
                          struct edge_body *body) MUST_CHECK;
@@ -55,9 +63,5 @@ enum rc edge_read_memory(struct edge_reader *r, const char *wire,
                          size_t wire_bytes, uint64_t body_bytes,
                          size_t max_body, struct edge_params *params,
                          struct edge_body *body) MUST_CHECK;
-
-/* Give back what libfcgi allocated for the request; params are invalid then.
- * Harmless when there is none. */
-void edge_read_release(struct edge_reader *r);
 
 #endif

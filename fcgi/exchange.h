@@ -34,7 +34,6 @@ struct exchange {
     bool extra;     /* unread bytes stand behind the request */
     bool head_only; /* HEAD */
 
-    struct edge_reader *reader;
     struct edge_params params;
     struct edge_body body;
     char path[REQUEST_PATH_BYTES];
@@ -64,18 +63,5 @@ struct exchange_list {
 };
 void exchange_list_add(struct exchange_list *list, struct exchange *ex);
 struct exchange *exchange_list_take(struct exchange_list *list);
-
-/* A queue between threads with an eventfd to wait on. */
-struct mailbox;
-enum rc mailbox_new(struct mailbox **out) MUST_CHECK;
-/* Frees what is still in it. */
-void mailbox_free(struct mailbox **box);
-int mailbox_fd(const struct mailbox *box);
-/* ex belongs to the box. Any thread. */
-void mailbox_put(struct mailbox *box, struct exchange *ex);
-/* Only wake whoever waits. Any thread. */
-void mailbox_wake(struct mailbox *box);
-/* Everything in it; the eventfd is cleared. Any thread. */
-struct exchange_list mailbox_take(struct mailbox *box);
 
 #endif

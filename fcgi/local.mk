@@ -5,13 +5,14 @@ libedge_a_SOURCES = \
 	%D%/auth.c %D%/auth.h \
 	%D%/conn.c %D%/conn.h \
 	%D%/edge.c %D%/edge.h \
-	%D%/edge_commit.c %D%/edge_commit.h \
+	%D%/edge_batch.c %D%/edge_batch.h \
 	%D%/edge_listen.c %D%/edge_listen.h \
 	%D%/edge_loop.c %D%/edge_loop.h \
 	%D%/edge_read.c %D%/edge_read.h \
 	%D%/edge_take.c %D%/edge_take.h \
 	%D%/edge_write.c %D%/edge_write.h \
 	%D%/exchange.c %D%/exchange.h \
+	%D%/mailbox.c %D%/mailbox.h \
 	%D%/records.c %D%/records.h \
 	%D%/reply.c %D%/reply.h \
 	%D%/request.c %D%/request.h \

@@ -81,7 +81,7 @@ static enum records_verdict
 walk_begin(struct records *w, const struct head *head, const uint8_t *content)
 {
     if (head->type != RECORDS_BEGIN_REQUEST || head->id == 0 ||
-        head->content != BEGIN_BYTES) {
+        head->content != BEGIN_BYTES || head->padding > 0) {
         return RECORDS_BAD;
     }
     w->id = head->id;
@@ -101,8 +101,10 @@ walk_params(struct records *w, const struct head *head, const uint8_t *content)
     }
     if (head->content == 0) {
         w->phase = RECORDS_AT_STDIN;
-        return w->pair_skip == 0 && w->pair_head_bytes == 0 ? RECORDS_PART
-                                                            : RECORDS_BAD;
+        return w->pair_skip == 0 && w->pair_head_bytes == 0 &&
+                       head->padding == 0
+                   ? RECORDS_PART
+                   : RECORDS_BAD;
     }
     w->params_bytes += head->content;
     if (w->params_bytes > RECORDS_PARAMS_MAX) {
@@ -130,8 +132,7 @@ records_walk(struct records *w, const uint8_t *data, size_t bytes)
 {
     enum records_verdict verdict = RECORDS_PART;
 
-    while (verdict == RECORDS_PART &&
-           bytes - w->offset >= RECORDS_HEAD_BYTES) {
+    while (verdict == RECORDS_PART && bytes - w->offset >= RECORDS_HEAD_BYTES) {
         const uint8_t *at = data + w->offset;
         struct head head = {
             .type = at[1],

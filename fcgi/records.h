@@ -5,8 +5,10 @@
  *
  *   BEGIN  PARAMS... PARAMS(empty)  STDIN... STDIN(empty)
  *
- * all with one request id. The walk resumes where it stopped: call it again
- * with the same bytes and more behind them. */
+ * all with one request id. BEGIN and the empty PARAMS have no padding: no web
+ * server sends any, and libfcgi 2.4.2 takes it for the next record. The walk
+ * resumes where it stopped: call it again with the same bytes and more behind
+ * them. */
 #ifndef SLUICE_FCGI_RECORDS_H
 #define SLUICE_FCGI_RECORDS_H
 
@@ -48,12 +50,12 @@ struct records {
     size_t offset;       /* bytes of the records that were walked */
     uint64_t body_bytes; /* content of STDIN so far */
     uint32_t params_bytes;
-    uint32_t pair_skip;    /* of the current name-value pair: bytes to come */
-    uint8_t pair_head[8];  /* its lengths as far as they have come */
+    uint32_t pair_skip;   /* of the current name-value pair: bytes to come */
+    uint8_t pair_head[8]; /* its lengths as far as they have come */
     uint8_t pair_head_bytes;
-    uint8_t phase; /* enum records_phase */
-    uint16_t id;   /* of the request; 0 before BEGIN */
-    bool keep;     /* FCGI_KEEP_CONN */
+    uint8_t phase;   /* enum records_phase */
+    uint16_t id;     /* of the request; 0 before BEGIN */
+    bool keep;       /* FCGI_KEEP_CONN */
     bool padded_end; /* padding stands behind the last record's content */
 };
 

@@ -10,15 +10,15 @@
 #include "shared/rc.h"
 #include "shared/uuid.h"
 
-#define REQUEST_ID_BYTES 129 /* X-Request-Id: 1-128 of [A-Za-z0-9._-], NUL */
+#define REQUEST_ID_BYTES 129    /* X-Request-Id: 1-128 of [A-Za-z0-9._-], NUL */
 #define REQUEST_PARAM_BYTES 129 /* the {id} of a path, decoded, NUL */
 #define REQUEST_PATH_BYTES 1024 /* a decoded path with its NUL */
 
 struct request {
-    const char *method;       /* "POST" */
-    const char *path;         /* decoded, without query: "/objects/7" */
-    const char *query;        /* raw, "" when none */
-    const char *content_type; /* "" when none */
+    const char *method;          /* "POST" */
+    const char *path;            /* decoded, without query: "/objects/7" */
+    const char *query;           /* raw, "" when none */
+    const char *content_type;    /* "" when none */
     const char *authorization;   /* "" when none */
     const char *idempotency_key; /* NULL when none */
     const char *body;            /* whole; NUL behind it */

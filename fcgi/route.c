@@ -67,6 +67,7 @@ route_find(const struct edge_app *app, const char *method, const char *path,
         }
         if (method_matches(r->method, method)) {
             *route = r;
+            allow[0] = '\0';
             return ROUTE_FOUND;
         }
         verdict = ROUTE_METHOD;

@@ -20,6 +20,7 @@ struct side_thread {
     pthread_t thread;
     bool started;
     struct mailbox *inbox;
+    struct edge_reader *reader;
     atomic_uint load; /* in the inbox and being read */
     struct exchange *reading[SIDE_POOL_PER_THREAD];
     size_t count;
@@ -48,14 +49,14 @@ refuse_large_body(struct exchange *ex)
 }
 
 static void
-parse(struct side_pool *pool, struct exchange *ex)
+parse(struct side_thread *t, struct exchange *ex)
 {
     size_t whole = ex->walk.offset;
     enum rc rc;
 
     ex->extra = ex->wire.bytes > whole;
-    rc = edge_read_memory(ex->reader, ex->wire.data, whole, ex->walk.body_bytes,
-                          pool->max_body, &ex->params, &ex->body);
+    rc = edge_read_memory(t->reader, ex->wire.data, whole, ex->walk.body_bytes,
+                          t->pool->max_body, &ex->params, &ex->body);
     if (rc == RC_OK) {
         ex->outcome = EXCHANGE_READ;
     } else {
@@ -67,7 +68,7 @@ parse(struct side_pool *pool, struct exchange *ex)
 
 /* Look at what has come. True when the exchange is finished here. */
 static bool
-look(struct side_pool *pool, struct exchange *ex)
+look(struct side_thread *t, struct exchange *ex)
 {
     ex->outcome = EXCHANGE_GONE;
     if (text_failed(&ex->wire)) {
@@ -77,13 +78,13 @@ look(struct side_pool *pool, struct exchange *ex)
     switch (records_walk(&ex->walk, (const uint8_t *)ex->wire.data,
                          ex->wire.bytes)) {
     case RECORDS_PART:
-        if (ex->walk.body_bytes > pool->max_body) {
+        if (ex->walk.body_bytes > t->pool->max_body) {
             refuse_large_body(ex);
             return true;
         }
         return false;
     case RECORDS_WHOLE:
-        parse(pool, ex);
+        parse(t, ex);
         return true;
     case RECORDS_LARGE:
         refuse(ex, 431, "headers_too_large",
@@ -113,7 +114,7 @@ advance(struct side_thread *t, struct exchange *ex)
         return true;
     }
     text_append(&ex->wire, t->scratch, (size_t)n);
-    return look(t->pool, ex);
+    return look(t, ex);
 }
 
 static void
@@ -150,8 +151,7 @@ prepare(struct side_thread *t, struct pollfd *set)
     for (size_t k = 0; k < t->count; k++) {
         int64_t left_ms = t->reading[k]->deadline_ms - now_ms;
 
-        set[k + 1] =
-            (struct pollfd){.fd = t->reading[k]->fd, .events = POLLIN};
+        set[k + 1] = (struct pollfd){.fd = t->reading[k]->fd, .events = POLLIN};
         wait_ms = left_ms < wait_ms ? left_ms : wait_ms;
     }
     return wait_ms < 0 ? 0 : (int)wait_ms;
@@ -223,6 +223,9 @@ side_pool_new(struct side_pool **out, size_t threads, size_t max_body,
         t->pool = pool;
         rc = mailbox_new(&t->inbox);
         if (rc == RC_OK) {
+            rc = edge_read_new(&t->reader);
+        }
+        if (rc == RC_OK) {
             t->started = pthread_create(&t->thread, NULL, run, t) == 0;
             rc = t->started ? RC_OK : RC_NOMEM;
         }
@@ -251,6 +254,7 @@ side_pool_free(struct side_pool **pool)
             pthread_join(t->thread, NULL);
         }
         mailbox_free(&t->inbox);
+        edge_read_free(&t->reader);
     }
     free(p);
     *pool = NULL;

@@ -5,6 +5,7 @@
 #define SLUICE_FCGI_SIDE_POOL_H
 
 #include "fcgi/exchange.h"
+#include "fcgi/mailbox.h"
 
 #define SIDE_POOL_PER_THREAD 32U /* slow requests that a thread watches */
 

@@ -26,7 +26,8 @@ ask_live(const struct request *request, struct ask *ask, struct reply *reply)
     text_puts(&reply->body, "{\"status\":\"ok\"}");
 }
 
-/* ---- readiness ------------------------------------------------------------ */
+/* ---- readiness ------------------------------------------------------------
+ */
 
 static void
 add_part(struct text *out, const char *name, const char *reason)
@@ -112,8 +113,7 @@ says_postgres_up(const struct text *status)
     if (tokens != NULL && json_scan(text_cstr(status), status->bytes, tokens,
                                     TOKENS_MAX, &json) == RC_OK) {
         uint32_t postgres = json_member(&json, 0, "postgres");
-        uint32_t value =
-            postgres != 0 ? json_member(&json, postgres, "up") : 0;
+        uint32_t value = postgres != 0 ? json_member(&json, postgres, "up") : 0;
 
         up = value != 0 && tokens[value].type == JSON_TRUE;
     }
@@ -146,9 +146,9 @@ check_dispatcher(struct ask *ask, struct text *parts)
         break;
     }
     add_part(parts, "postgres",
-             postgres       ? NULL
+             postgres      ? NULL
              : rc == RC_OK ? "the dispatcher cannot reach it"
-                            : "unknown: the dispatcher does not tell");
+                           : "unknown: the dispatcher does not tell");
     text_free(&status);
     return postgres && rc == RC_OK;
 }
@@ -172,7 +172,8 @@ ask_ready(const struct request *request, struct ask *ask, struct reply *reply)
     text_free(&parts);
 }
 
-/* ---- numbers --------------------------------------------------------------- */
+/* ---- numbers ---------------------------------------------------------------
+ */
 
 static void
 ask_metrics(const struct request *request, struct ask *ask, struct reply *reply)

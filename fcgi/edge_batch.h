@@ -1,6 +1,6 @@
 /* The batch: requests that are committed together and answered together. */
-#ifndef SLUICE_FCGI_EDGE_COMMIT_H
-#define SLUICE_FCGI_EDGE_COMMIT_H
+#ifndef SLUICE_FCGI_EDGE_BATCH_H
+#define SLUICE_FCGI_EDGE_BATCH_H
 
 #include "fcgi/exchange.h"
 #include "shared/push.h"
@@ -16,7 +16,8 @@ enum rc edge_batch_new(struct edge_batch **out, size_t max,
 void edge_batch_free(struct edge_batch **batch);
 
 /* Add an exchange that edge_take() called EDGE_COMMIT. RC_FULL. */
-enum rc edge_batch_add(struct edge_batch *batch, struct exchange *ex) MUST_CHECK;
+enum rc edge_batch_add(struct edge_batch *batch,
+                       struct exchange *ex) MUST_CHECK;
 size_t edge_batch_count(const struct edge_batch *batch);
 bool edge_batch_is_full(const struct edge_batch *batch);
 

@@ -1,6 +1,6 @@
 /* One transaction for a batch, then the replies, then the frames. The order of
  * these three is the product's promise. */
-#include "fcgi/edge_commit.h"
+#include "fcgi/edge_batch.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -22,8 +22,8 @@ struct edge_batch {
     const char *journal_path;
     struct exchange **exchanges;
     struct journal_request *requests;
-    int64_t logged_ms;   /* last line about a failure */
-    enum rc last_rc;     /* of the last commit */
+    int64_t logged_ms;    /* last line about a failure */
+    enum rc last_rc;      /* of the last commit */
     int64_t failed_count; /* requests refused since that line */
 };
 
@@ -147,8 +147,7 @@ reply_verdict(struct exchange *ex, const struct journal_request *r)
         break;
     case JOURNAL_MISMATCH:
         reply_problem(&ex->reply, 422, "idempotency_key_reused",
-                      "This Idempotency-Key was used with another body.",
-                      NULL);
+                      "This Idempotency-Key was used with another body.", NULL);
         break;
     case JOURNAL_REFUSED:
         reply_unavailable(&ex->reply, "journal_full",
@@ -182,9 +181,8 @@ log_result(struct edge_batch *batch, enum rc rc, int64_t now_ms)
     log_event(rc == RC_FULL ? LOG_WARN : LOG_ERROR, "journal_failed",
               "rc=%s error=%s lock_holder=%ld refused=%lld", rc_name(rc),
               log_quote(journal_error(batch->journal), error, sizeof(error)),
-              rc == RC_TIMEOUT
-                  ? (long)journal_lock_holder(batch->journal_path)
-                  : 0L,
+              rc == RC_TIMEOUT ? (long)journal_lock_holder(batch->journal_path)
+                               : 0L,
               (long long)batch->failed_count);
 }
 

@@ -1,0 +1,748 @@
+/* fcgi/edge_loop.c with both pools, a real journal and a tiny FastCGI client:
+ * requests whole, in part, slow, kept, wrong; bounds; draining. The loop runs
+ * in a thread of its own, as it does in a handler's process. */
+#include "fcgi/edge_loop.h"
+
+#include <dirent.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "fcgi/edge_listen.h"
+#include "fcgi/edge_read.h"
+#include "fcgi/side_pool.h"
+#include "tests/fcgi/fcgi_client.h"
+
+#define MAX_BODY 65536
+#define KEPT_REQUESTS 3
+
+struct fixture {
+    char dir[64];
+    char socket[96];
+    char path[96]; /* of the journal */
+    struct conf conf;
+    struct edge_listen listen;
+    struct journal *journal;
+    struct auth *auth;
+    struct edge_loop *loop;
+    int drain_fd;
+    pthread_t thread;
+    bool running;
+    enum rc result; /* of the run */
+};
+
+/* The ask route "/slow" waits for this. */
+static sem_t gate;
+
+static enum rc
+accept_item(const struct request *request, struct text *body,
+            struct reply *reply)
+{
+    (void)reply;
+    text_append(body, request->body, request->body_bytes);
+    return RC_OK;
+}
+
+static void
+answer_item(const struct request *request, struct reply *reply)
+{
+    char id[UUID_TEXT_BYTES];
+
+    reply->status = 202;
+    text_printf(&reply->body, "{\"id\":\"%s\"}", uuid_format(&request->id, id));
+}
+
+static void
+ask_item(const struct request *request, struct ask *ask, struct reply *reply)
+{
+    assert_non_null(ask->journal);
+    assert_non_null(ask->pg);
+    reply->status = 200;
+    text_printf(&reply->body, "{\"param\":\"%s\"}", request->param);
+}
+
+static void
+ask_slow(const struct request *request, struct ask *ask, struct reply *reply)
+{
+    (void)request;
+    (void)ask;
+    while (sem_wait(&gate) != 0) {
+        continue;
+    }
+    reply->status = 200;
+    text_puts(&reply->body, "{}");
+}
+
+static void
+ask_page(const struct request *request, struct ask *ask, struct reply *reply)
+{
+    (void)request;
+    (void)ask;
+    reply->status = 200;
+    for (unsigned k = 0; k < 300000; k++) {
+        text_putc(&reply->body, 'x');
+    }
+}
+
+static const struct edge_route routes[] = {
+    {.method = "POST",
+     .path = "/items",
+     .service = SERVICE_CALLBACK,
+     .accept = accept_item,
+     .answer = answer_item},
+    {.method = "GET", .path = "/items/{id}", .ask = ask_item},
+    {.method = "GET", .path = "/slow", .ask = ask_slow},
+    {.method = "GET", .path = "/page", .ask = ask_page},
+};
+static const struct edge_app app = {
+    .name = "test", .routes = routes, .route_count = ARRAY_COUNT(routes)};
+
+/* ---- fixture --------------------------------------------------------------
+ */
+
+static void
+on_drain(void *arg)
+{
+    struct fixture *f = arg;
+    uint64_t count;
+
+    (void)!read(f->drain_fd, &count, sizeof(count));
+    edge_loop_drain(f->loop);
+}
+
+static void *
+run(void *arg)
+{
+    struct fixture *f = arg;
+
+    f->result = edge_loop_run(f->loop);
+    return NULL;
+}
+
+static void
+start(struct fixture *f)
+{
+    const struct journal_options journal = {.path = f->path,
+                                            .role = JOURNAL_EDGE,
+                                            .max_bytes = INT64_C(1) << 30,
+                                            .lock_timeout_ms = 1000};
+    struct edge_loop_options options = {.app = &app, .conf = &f->conf};
+
+    assert_int_equal(edge_read_init(), RC_OK);
+    assert_int_equal(edge_listen_open(&f->listen, f->socket), RC_OK);
+    assert_int_equal(journal_new(&f->journal, &journal), RC_OK);
+    assert_int_equal(auth_new(&f->auth, ""), RC_OK);
+    options.listen_fd = f->listen.fd;
+    options.listen_owned = true;
+    options.journal = f->journal;
+    options.auth = f->auth;
+    assert_int_equal(edge_loop_new(&f->loop, &options), RC_OK);
+    f->drain_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    assert_int_equal(edge_loop_watch(f->loop, f->drain_fd, on_drain, f), RC_OK);
+    assert_int_equal(pthread_create(&f->thread, NULL, run, f), 0);
+    f->running = true;
+}
+
+static void
+ask_to_drain(struct fixture *f)
+{
+    const uint64_t one = 1;
+
+    assert_int_equal(write(f->drain_fd, &one, sizeof(one)), sizeof(one));
+}
+
+static enum rc
+join(struct fixture *f)
+{
+    assert_int_equal(pthread_join(f->thread, NULL), 0);
+    f->running = false;
+    return f->result;
+}
+
+static int
+setup(void **state)
+{
+    struct fixture *f = calloc(1, sizeof(*f));
+
+    assert_non_null(f);
+    (void)signal(SIGPIPE, SIG_IGN);
+    assert_int_equal(sem_init(&gate, 0, 0), 0);
+    memcpy(f->dir, "/tmp/test_loop.XXXXXX", 22);
+    assert_non_null(mkdtemp(f->dir));
+    (void)snprintf(f->socket, sizeof(f->socket), "%s/edge.sock", f->dir);
+    (void)snprintf(f->path, sizeof(f->path), "%s/journal.db", f->dir);
+    memcpy(f->conf.journal.path, f->path, sizeof(f->path));
+    f->conf.journal.max_bytes = INT64_C(1) << 30;
+    f->conf.journal.lock_timeout_ms = 1000;
+    memcpy(f->conf.postgres.url, "postgresql:///none", 19);
+    f->conf.postgres.timeout_ms = 100;
+    f->conf.edge = (struct conf_edge){.batch = 8,
+                                      .side_threads = 1,
+                                      .ask_threads = 1,
+                                      .max_body_bytes = MAX_BODY,
+                                      .body_timeout_ms = 10000,
+                                      .max_connections = 256};
+    *state = f;
+    return 0;
+}
+
+static void
+remove_dir(const char *dir)
+{
+    DIR *d = opendir(dir);
+    struct dirent *entry;
+
+    assert_non_null(d);
+    for (entry = readdir(d); entry != NULL; entry = readdir(d)) {
+        if (entry->d_name[0] != '.') {
+            assert_int_equal(unlinkat(dirfd(d), entry->d_name, 0), 0);
+        }
+    }
+    (void)closedir(d);
+    assert_int_equal(rmdir(dir), 0);
+}
+
+static int
+teardown(void **state)
+{
+    struct fixture *f = *state;
+
+    if (f->running) {
+        ask_to_drain(f);
+        assert_int_equal(join(f), RC_OK);
+    }
+    edge_loop_free(&f->loop);
+    journal_free(&f->journal);
+    auth_free(&f->auth);
+    close(f->listen.fd);
+    close(f->drain_fd);
+    remove_dir(f->dir);
+    (void)sem_destroy(&gate);
+    free(f);
+    return 0;
+}
+
+static int64_t
+accepted(const struct fixture *f)
+{
+    const struct journal_options options = {.path = f->path,
+                                            .role = JOURNAL_READER,
+                                            .max_bytes = INT64_C(1) << 30,
+                                            .lock_timeout_ms = 1000};
+    struct journal_ledger ledger[SERVICE_COUNT] = {{0}};
+    struct journal *reader;
+    enum rc rc;
+
+    assert_int_equal(journal_new(&reader, &options), RC_OK);
+    rc = journal_ledger(reader, ledger);
+    journal_free(&reader);
+    assert_true(rc == RC_OK || rc == RC_AGAIN); /* RC_AGAIN: no file yet */
+    return ledger[SERVICE_CALLBACK].accepted;
+}
+
+static const struct client_request item = {
+    .method = "POST", .uri = "/items", .body = "[1,2,3]"};
+
+static void
+expect(const struct fixture *f, const struct client_request *request,
+       int status)
+{
+    struct client_answer answer;
+
+    assert_int_equal(client_ask(f->socket, request, &answer), status);
+    client_answer_free(&answer);
+}
+
+/* Read an answer's status from an open connection. */
+static int
+read_status(int fd)
+{
+    struct client_answer answer;
+    int status;
+
+    client_read(fd, 1, &answer);
+    status = answer.status;
+    client_answer_free(&answer);
+    return status;
+}
+
+/* Send the first bytes of a request. */
+static int
+send_part(const struct fixture *f, size_t bytes)
+{
+    struct text wire = {0};
+    int fd = client_connect(f->socket);
+
+    client_build(&wire, &item);
+    client_send(fd, wire.data, bytes < wire.bytes ? bytes : wire.bytes - 1);
+    text_free(&wire);
+    return fd;
+}
+
+#define MOST_OF_IT 80 /* bytes: BEGIN and a part of the parameters */
+
+/* ---- requests -------------------------------------------------------------
+ */
+
+static void
+whole_request_is_committed_and_answered(void **state)
+{
+    struct fixture *f = *state;
+    struct client_answer answer;
+
+    start(f);
+    assert_int_equal(client_ask(f->socket, &item, &answer), 202);
+    assert_non_null(strstr(answer.body, "{\"id\":\""));
+    assert_non_null(strstr(text_cstr(&answer.document), "\r\nX-Request-Id: "));
+    assert_int_equal(accepted(f), 1);
+    client_answer_free(&answer);
+}
+
+static void
+request_in_two_pieces_is_put_together(void **state)
+{
+    struct fixture *f = *state;
+    struct text wire = {0};
+
+    start(f);
+    client_build(&wire, &item);
+    for (size_t cut = 1; cut < wire.bytes; cut += 7) {
+        int fd = client_connect(f->socket);
+
+        client_send(fd, wire.data, cut);
+        expect(f, &item, 202); /* the loop has looked at it by then */
+        client_send(fd, wire.data + cut, wire.bytes - cut);
+        assert_int_equal(read_status(fd), 202);
+        close(fd);
+    }
+    text_free(&wire);
+}
+
+static void
+request_that_trickles_is_read_in_the_side_pool(void **state)
+{
+    struct fixture *f = *state;
+    struct text wire = {0};
+    int fd;
+
+    start(f);
+    client_build(&wire, &item);
+    fd = client_connect(f->socket);
+    for (size_t k = 0; k < wire.bytes; k++) {
+        client_send(fd, wire.data + k, 1);
+        if (k % 8 == 0) {
+            expect(f, &item, 202);
+        }
+    }
+    assert_int_equal(read_status(fd), 202);
+    close(fd);
+    text_free(&wire);
+}
+
+static void
+slow_body_gets_408_and_holds_up_nobody(void **state)
+{
+    struct fixture *f = *state;
+    int fd;
+
+    f->conf.edge.body_timeout_ms = 200;
+    start(f);
+    fd = send_part(f, MOST_OF_IT);
+    expect(f, &item, 202);
+    assert_int_equal(read_status(fd), 408);
+    assert_true(client_is_closed(fd));
+    close(fd);
+    assert_int_equal(accepted(f), 1);
+}
+
+static void
+full_side_pool_refuses_with_503(void **state)
+{
+    struct fixture *f = *state;
+    int fds[SIDE_POOL_PER_THREAD + 1];
+
+    f->conf.edge.body_timeout_ms = 2500;
+    start(f);
+    for (size_t k = 0; k < ARRAY_COUNT(fds); k++) {
+        fds[k] = send_part(f, MOST_OF_IT);
+    }
+    assert_int_equal(read_status(fds[SIDE_POOL_PER_THREAD]), 503);
+    expect(f, &item, 202); /* others are served as ever */
+    for (size_t k = 0; k < SIDE_POOL_PER_THREAD; k++) {
+        assert_int_equal(read_status(fds[k]), 408);
+    }
+    for (size_t k = 0; k < ARRAY_COUNT(fds); k++) {
+        close(fds[k]);
+    }
+    expect(f, &item, 202);
+}
+
+static void
+kept_connection_serves_request_after_request(void **state)
+{
+    struct fixture *f = *state;
+    struct client_request request = item;
+    struct text wire = {0};
+    int fd;
+
+    start(f);
+    request.keep = true;
+    client_build(&wire, &request);
+    fd = client_connect(f->socket);
+    for (unsigned k = 0; k < KEPT_REQUESTS; k++) {
+        client_send(fd, wire.data, wire.bytes);
+        assert_int_equal(read_status(fd), 202);
+        expect(f, &item, 202);
+    }
+    /* Also when an answer comes from the ask pool, or in two pieces. */
+    text_reset(&wire);
+    request = (struct client_request){
+        .method = "GET", .uri = "/items/7", .keep = true};
+    client_build(&wire, &request);
+    for (unsigned k = 0; k < KEPT_REQUESTS; k++) {
+        client_send(fd, wire.data, 50);
+        expect(f, &item, 202);
+        client_send(fd, wire.data + 50, wire.bytes - 50);
+        assert_int_equal(read_status(fd), 200);
+    }
+    close(fd);
+    text_free(&wire);
+}
+
+static void
+second_request_behind_the_first_ends_the_connection(void **state)
+{
+    struct fixture *f = *state;
+    struct client_request request = item;
+    struct text wire = {0};
+    int fd;
+
+    start(f);
+    request.keep = true;
+    client_build(&wire, &request);
+    client_build(&wire, &request);
+    fd = client_connect(f->socket);
+    client_send(fd, wire.data, wire.bytes);
+    assert_int_equal(read_status(fd), 202);
+    assert_true(client_is_closed(fd));
+    close(fd);
+    assert_int_equal(accepted(f), 1);
+    text_free(&wire);
+}
+
+static void
+wrong_records_end_the_connection_only(void **state)
+{
+    struct fixture *f = *state;
+    const char abort_record[8] = {1, RECORDS_ABORT_REQUEST, 0, 1};
+    struct client_answer answer;
+    struct text wire = {0};
+    int fd;
+
+    start(f);
+    fd = client_connect(f->socket);
+    client_send(fd, "GET / HTTP/1.1\r\n\r\n", 18);
+    assert_true(client_is_closed(fd));
+    close(fd);
+
+    client_begin(&wire, 1, 1, false);
+    text_append(&wire, abort_record, sizeof(abort_record));
+    fd = client_connect(f->socket);
+    client_send(fd, wire.data, wire.bytes);
+    assert_true(client_is_closed(fd));
+    close(fd);
+
+    text_reset(&wire);
+    client_begin(&wire, 5, 2, false); /* an authorizer's */
+    fd = client_connect(f->socket);
+    client_send(fd, wire.data, wire.bytes);
+    client_read(fd, 5, &answer);
+    assert_int_equal(answer.end_status, 3);
+    client_answer_free(&answer);
+    close(fd);
+
+    fd = send_part(f, MOST_OF_IT); /* and away */
+    close(fd);
+    expect(f, &item, 202);
+    text_free(&wire);
+}
+
+static void
+parameters_over_64_KiB_get_431(void **state)
+{
+    struct fixture *f = *state;
+    char *content = calloc(1, 65535);
+    struct text wire = {0};
+    int fd;
+
+    start(f);
+    assert_non_null(content);
+    client_begin(&wire, 1, 1, false);
+    client_record(&wire, RECORDS_PARAMS, 1, content, 65535, 0);
+    client_record(&wire, RECORDS_PARAMS, 1, content, 65535, 0);
+    fd = client_connect(f->socket);
+    client_send(fd, wire.data, wire.bytes);
+    assert_int_equal(read_status(fd), 431);
+    close(fd);
+    free(content);
+    text_free(&wire);
+}
+
+static void
+long_bodies_are_read_up_to_the_bound(void **state)
+{
+    struct fixture *f = *state;
+    struct client_request request = item;
+    char *body = malloc((size_t)1 << 20);
+
+    start(f);
+    assert_non_null(body);
+    memset(body, '1', (size_t)1 << 20);
+    request.body = body;
+    request.body_bytes = MAX_BODY;
+    expect(f, &request, 202);
+    request.body_bytes = MAX_BODY + 1;
+    expect(f, &request, 413);
+    request.body_bytes = (size_t)1 << 20; /* more than a socket holds */
+    expect(f, &request, 413);
+    assert_int_equal(accepted(f), 1);
+    free(body);
+}
+
+static void
+lying_lengths_get_400(void **state)
+{
+    struct fixture *f = *state;
+    struct client_request request = item;
+
+    start(f);
+    request.length = "8";
+    expect(f, &request, 400);
+    request.length = "";
+    expect(f, &request, 411);
+    assert_int_equal(accepted(f), 0);
+}
+
+/* ---- the ask pool ----------------------------------------------------------
+ */
+
+static void
+slow_answer_holds_up_nobody_and_the_queue_is_bounded(void **state)
+{
+    struct fixture *f = *state;
+    const struct client_request slow = {.method = "GET", .uri = "/slow"};
+    enum { QUEUE = 64, ALL = QUEUE + 2 };
+    struct text wire = {0};
+    int fds[ALL];
+    unsigned counts[2] = {0, 0};
+
+    start(f);
+    client_build(&wire, &slow);
+    for (size_t k = 0; k < ALL; k++) {
+        fds[k] = client_connect(f->socket);
+        client_send(fds[k], wire.data, wire.bytes);
+        if (k == 0) {
+            expect(f, &item, 202); /* the thread takes the first */
+        }
+    }
+    expect(f, &item, 202);
+    for (size_t k = 0; k < ALL; k++) {
+        (void)sem_post(&gate);
+    }
+    for (size_t k = 0; k < ALL; k++) {
+        int status = read_status(fds[k]);
+
+        assert_true(status == 200 || status == 503);
+        counts[status == 503]++;
+        close(fds[k]);
+    }
+    assert_in_range(counts[0], QUEUE, QUEUE + 1);
+    assert_in_range(counts[1], 1, 2);
+    text_free(&wire);
+}
+
+static void
+pages_longer_than_a_socket_holds_arrive(void **state)
+{
+    struct fixture *f = *state;
+    const struct client_request page = {.method = "GET", .uri = "/page"};
+    struct client_answer answer;
+
+    start(f);
+    assert_int_equal(client_ask(f->socket, &page, &answer), 200);
+    assert_int_equal(strlen(answer.body), 300000);
+    client_answer_free(&answer);
+}
+
+/* ---- bounds -----------------------------------------------------------------
+ */
+
+static void
+silent_connections_are_closed_and_make_room(void **state)
+{
+    struct fixture *f = *state;
+    int fds[16];
+
+    f->conf.edge.max_connections = ARRAY_COUNT(fds);
+    f->conf.edge.body_timeout_ms = 300;
+    start(f);
+    for (size_t k = 0; k < ARRAY_COUNT(fds); k++) {
+        fds[k] = client_connect(f->socket);
+    }
+    expect(f, &item, 202); /* after the deadline of those */
+    for (size_t k = 0; k < ARRAY_COUNT(fds); k++) {
+        assert_true(client_is_closed(fds[k]));
+        close(fds[k]);
+    }
+}
+
+static void
+idle_kept_connection_gives_way(void **state)
+{
+    struct fixture *f = *state;
+    struct client_request request = item;
+    struct text wire = {0};
+    int fds[16];
+
+    f->conf.edge.max_connections = ARRAY_COUNT(fds);
+    start(f);
+    request.keep = true;
+    client_build(&wire, &request);
+    for (size_t k = 0; k < ARRAY_COUNT(fds); k++) {
+        fds[k] = client_connect(f->socket);
+        client_send(fds[k], wire.data, wire.bytes);
+        assert_int_equal(read_status(fds[k]), 202);
+    }
+    expect(f, &item, 202);
+    assert_true(client_is_closed(fds[0]));
+    for (size_t k = 0; k < ARRAY_COUNT(fds); k++) {
+        close(fds[k]);
+    }
+    text_free(&wire);
+}
+
+static void
+running_out_of_descriptors_is_survived(void **state)
+{
+    struct fixture *f = *state;
+    struct rlimit limit;
+    struct rlimit low;
+    struct text wire = {0};
+    int hogs[256];
+    size_t count = 0;
+    int fd;
+
+    start(f);
+    expect(f, &item, 202);
+    client_build(&wire, &item);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    low = limit;
+    low.rlim_cur = 128;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &low), 0);
+    fd = socket(AF_UNIX, SOCK_STREAM, 0); /* the last one that is had */
+    assert_true(fd >= 0);
+    close(fd);
+    while (count < ARRAY_COUNT(hogs)) {
+        int hog = dup(f->drain_fd);
+
+        if (hog < 0) {
+            break;
+        }
+        hogs[count++] = hog;
+    }
+    assert_in_range(count, 1, ARRAY_COUNT(hogs) - 1);
+    close(hogs[--count]); /* for the client's end; none for the edge's */
+    fd = client_connect(f->socket);
+    client_send(fd, wire.data, wire.bytes);
+    while (count > 0) {
+        close(hogs[--count]);
+    }
+    assert_int_equal(read_status(fd), 202);
+    close(fd);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    text_free(&wire);
+}
+
+/* ---- draining
+ * ---------------------------------------------------------------- */
+
+static void
+drain_finishes_what_is_in_hand(void **state)
+{
+    struct fixture *f = *state;
+    struct client_request request = item;
+    struct text wire = {0};
+    int kept;
+    int part;
+    int waiting;
+
+    start(f);
+    request.keep = true;
+    client_build(&wire, &request);
+    kept = client_connect(f->socket);
+    client_send(kept, wire.data, wire.bytes);
+    assert_int_equal(read_status(kept), 202);
+    part = client_connect(f->socket);
+    client_send(part, wire.data, MOST_OF_IT);
+    expect(f, &item, 202);
+    waiting = client_connect(f->socket); /* in the backlog, or just accepted */
+    ask_to_drain(f);
+    assert_true(client_is_closed(kept));
+    client_send(waiting, wire.data, wire.bytes);
+    assert_int_equal(read_status(waiting), 202);
+    client_send(part, wire.data + MOST_OF_IT, wire.bytes - MOST_OF_IT);
+    assert_int_equal(read_status(part), 202);
+    assert_true(client_is_closed(part)); /* though it asked to be kept */
+    assert_int_equal(join(f), RC_OK);
+    assert_int_equal(accepted(f), 4);
+    close(kept);
+    close(part);
+    close(waiting);
+    text_free(&wire);
+}
+
+static void
+idle_loop_drains_at_once(void **state)
+{
+    struct fixture *f = *state;
+
+    start(f);
+    ask_to_drain(f);
+    assert_int_equal(join(f), RC_OK);
+}
+
+int
+main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(whole_request_is_committed_and_answered),
+        TEST(request_in_two_pieces_is_put_together),
+        TEST(request_that_trickles_is_read_in_the_side_pool),
+        TEST(slow_body_gets_408_and_holds_up_nobody),
+        TEST(full_side_pool_refuses_with_503),
+        TEST(kept_connection_serves_request_after_request),
+        TEST(second_request_behind_the_first_ends_the_connection),
+        TEST(wrong_records_end_the_connection_only),
+        TEST(parameters_over_64_KiB_get_431),
+        TEST(long_bodies_are_read_up_to_the_bound),
+        TEST(lying_lengths_get_400),
+        TEST(slow_answer_holds_up_nobody_and_the_queue_is_bounded),
+        TEST(pages_longer_than_a_socket_holds_arrive),
+        TEST(silent_connections_are_closed_and_make_room),
+        TEST(idle_kept_connection_gives_way),
+        TEST(running_out_of_descriptors_is_survived),
+        TEST(drain_finishes_what_is_in_hand),
+        TEST(idle_loop_drains_at_once),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

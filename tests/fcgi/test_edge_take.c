@@ -1,0 +1,364 @@
+/* fcgi/edge_take.c: the checks that every route shares, and their order. */
+#include "fcgi/edge_take.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define NOW INT64_C(1800000000000)
+#define MAX_BODY 64
+
+static enum rc
+accept_any(const struct request *request, struct text *body,
+           struct reply *reply)
+{
+    if (strcmp(request->body, "bad") == 0) {
+        reply_problem(reply, 400, "invalid_body", "Bad.", NULL);
+        return RC_INVALID;
+    }
+    if (strcmp(request->body, "silent") == 0) {
+        return RC_NOMEM;
+    }
+    text_puts(body, request->body);
+    return RC_OK;
+}
+
+static void
+answer_any(const struct request *request, struct reply *reply)
+{
+    (void)request;
+    reply->status = 202;
+}
+
+static void
+ask_any(const struct request *request, struct ask *ask, struct reply *reply)
+{
+    (void)request;
+    (void)ask;
+    reply->status = 200;
+}
+
+static const struct edge_route routes[] = {
+    {.method = "POST",
+     .path = "/items",
+     .accept = accept_any,
+     .answer = answer_any},
+    {.method = "GET", .path = "/items/{id}", .ask = ask_any},
+    {.method = "GET", .path = "/health/live", .ask = ask_any, .open = true},
+};
+static const struct edge_app app = {
+    .name = "test", .routes = routes, .route_count = ARRAY_COUNT(routes)};
+
+struct taking {
+    struct edge_taker taker;
+    struct auth *auth;
+    struct exchange *ex;
+};
+
+static struct auth *
+keys(const char *content)
+{
+    char path[] = "/tmp/test_take.XXXXXX";
+    int fd = mkstemp(path);
+    struct auth *auth;
+
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, content, strlen(content)), strlen(content));
+    close(fd);
+    assert_int_equal(auth_new(&auth, path), RC_OK);
+    unlink(path);
+    return auth;
+}
+
+static int
+setup(void **state)
+{
+    struct taking *t = calloc(1, sizeof(*t));
+
+    assert_non_null(t);
+    assert_int_equal(auth_new(&t->auth, ""), RC_OK);
+    assert_int_equal(exchange_new(&t->ex), RC_OK);
+    t->taker.app = &app;
+    t->taker.auth = t->auth;
+    t->taker.max_body_bytes = MAX_BODY;
+    uuid_source_init(&t->taker.uuids, 7);
+    *state = t;
+    return 0;
+}
+
+static int
+teardown(void **state)
+{
+    struct taking *t = *state;
+
+    t->ex->body.data = NULL; /* borrowed here */
+    exchange_free(&t->ex);
+    auth_free(&t->auth);
+    free(t);
+    return 0;
+}
+
+/* Parameters as edge_read would give them: nothing but these. */
+static void
+request(struct taking *t, const char *method, const char *uri, char *body)
+{
+    struct exchange *ex = t->ex;
+
+    ex->body.data = NULL;
+    ex->body.capacity = 0;
+    exchange_reset(ex);
+    ex->params = (struct edge_params){
+        .method = method,
+        .uri = uri,
+        .script_name = "",
+        .path_info = "",
+        .query = "",
+        .content_type = "",
+        .content_length = "",
+        .authorization = "",
+        .request_id = "",
+    };
+    ex->body.data = body;
+    ex->body.bytes = strlen(body);
+    ex->body.too_long = false;
+}
+
+static void
+post(struct taking *t, char *body, const char *length)
+{
+    request(t, "POST", "/items", body);
+    t->ex->params.content_length = length;
+}
+
+static void
+expect(struct taking *t, int status, const char *code)
+{
+    assert_int_equal(edge_take(&t->taker, t->ex, NOW), EDGE_REPLY);
+    assert_int_equal(t->ex->reply.status, status);
+    if (code != NULL && strstr(text_cstr(&t->ex->reply.body), code) == NULL) {
+        fail_msg("%s is not in %s", code, text_cstr(&t->ex->reply.body));
+    }
+}
+
+static char empty[] = "";
+static char body2[] = "{}";
+static char bad[] = "bad";
+static char silent[] = "silent";
+
+static void
+good_post_is_for_the_journal(void **state)
+{
+    struct taking *t = *state;
+
+    post(t, body2, "2");
+    assert_int_equal(edge_take(&t->taker, t->ex, NOW), EDGE_COMMIT);
+    assert_string_equal(text_cstr(&t->ex->record), "{}");
+    assert_int_equal(t->ex->key_bytes, 0);
+    assert_int_equal(t->ex->request.received_unix_ms, NOW);
+    assert_int_equal(uuid_node(&t->ex->request.id), 7);
+    assert_int_equal(strlen(t->ex->request.request_id), 36);
+}
+
+static void
+get_is_for_the_ask_pool(void **state)
+{
+    struct taking *t = *state;
+
+    request(t, "GET", "/items/7?x=1", empty);
+    assert_int_equal(edge_take(&t->taker, t->ex, NOW), EDGE_ASK);
+    assert_string_equal(t->ex->request.param, "7");
+    assert_string_equal(t->ex->request.query, "x=1");
+    assert_false(t->ex->head_only);
+    request(t, "HEAD", "/items/7", empty);
+    assert_int_equal(edge_take(&t->taker, t->ex, NOW), EDGE_ASK);
+    assert_true(t->ex->head_only);
+}
+
+static void
+targets_are_checked_first(void **state)
+{
+    struct taking *t = *state;
+    char uri[REQUEST_PATH_BYTES + 2];
+
+    request(t, "GET", "/nothing", empty);
+    expect(t, 404, "not_found");
+    request(t, "PUT", "/items", empty);
+    expect(t, 405, "method_not_allowed");
+    assert_string_equal(text_cstr(&t->ex->reply.headers),
+                        "Allow: POST, OPTIONS\r\n");
+    request(t, "OPTIONS", "/items", empty);
+    expect(t, 204, NULL);
+    assert_string_equal(text_cstr(&t->ex->reply.headers),
+                        "Allow: POST, OPTIONS\r\n");
+    request(t, "GET", "/%zz", empty);
+    expect(t, 400, "invalid_path");
+    memset(uri, 'u', sizeof(uri));
+    uri[0] = '/';
+    uri[sizeof(uri) - 1] = '\0';
+    request(t, "GET", uri, empty);
+    expect(t, 414, "uri_too_long");
+}
+
+static void
+path_falls_back_to_what_the_web_server_made_of_it(void **state)
+{
+    struct taking *t = *state;
+
+    request(t, "GET", "", empty);
+    t->ex->params.script_name = "/items";
+    t->ex->params.path_info = "/7";
+    t->ex->params.query = "a=b";
+    assert_int_equal(edge_take(&t->taker, t->ex, NOW), EDGE_ASK);
+    assert_string_equal(t->ex->request.path, "/items/7");
+    assert_string_equal(t->ex->request.query, "a=b");
+    request(t, "GET", "", empty);
+    expect(t, 400, "invalid_path");
+}
+
+static void
+lengths_must_be_true(void **state)
+{
+    struct taking *t = *state;
+
+    post(t, body2, "");
+    expect(t, 411, "length_required");
+    post(t, body2, "1");
+    expect(t, 400, "length_mismatch");
+    post(t, body2, "3");
+    expect(t, 400, "length_mismatch");
+    post(t, body2, "-2");
+    expect(t, 400, "length_mismatch");
+    post(t, body2, "2x");
+    expect(t, 400, "length_mismatch");
+    post(t, body2, "9999999999999999999999");
+    expect(t, 400, "length_mismatch");
+    post(t, body2, "65");
+    expect(t, 413, "body_too_large");
+    post(t, body2, "64");
+    expect(t, 400, "length_mismatch");
+    post(t, body2, "2");
+    t->ex->body.too_long = true;
+    expect(t, 413, "body_too_large");
+}
+
+static void
+media_type_is_checked_before_the_body(void **state)
+{
+    struct taking *t = *state;
+
+    post(t, bad, "3");
+    t->ex->params.content_type = "text/plain";
+    expect(t, 415, "unsupported_media_type");
+    post(t, bad, "3");
+    expect(t, 400, "invalid_body");
+}
+
+static void
+route_that_fails_without_a_reply_is_unavailable(void **state)
+{
+    struct taking *t = *state;
+
+    post(t, silent, "6");
+    expect(t, 503, "edge_unavailable");
+}
+
+static void
+keys_are_scoped_by_route_and_client(void **state)
+{
+    struct taking *t = *state;
+    char first[JOURNAL_KEY_BYTES_MAX];
+
+    post(t, body2, "2");
+    t->ex->params.idempotency_key = "k1";
+    assert_int_equal(edge_take(&t->taker, t->ex, NOW), EDGE_COMMIT);
+    assert_string_equal(t->ex->key, "POST /items\n\nk1");
+    assert_int_equal(t->ex->key_bytes, strlen(t->ex->key));
+    memcpy(first, t->ex->key, sizeof(first));
+    post(t, body2, "2");
+    t->ex->params.idempotency_key = "k1";
+    t->ex->params.authorization = "Bearer a";
+    assert_int_equal(edge_take(&t->taker, t->ex, NOW), EDGE_COMMIT);
+    assert_string_not_equal(t->ex->key, first);
+    assert_null(strstr(t->ex->key, "Bearer"));
+}
+
+static void
+key_must_be_visible_ascii(void **state)
+{
+    struct taking *t = *state;
+    char key[257];
+
+    memset(key, 'k', sizeof(key));
+    key[256] = '\0';
+    post(t, body2, "2");
+    t->ex->params.idempotency_key = key;
+    expect(t, 400, "invalid_idempotency_key");
+    post(t, body2, "2");
+    t->ex->params.idempotency_key = "";
+    expect(t, 400, "invalid_idempotency_key");
+    key[255] = '\0';
+    post(t, body2, "2");
+    t->ex->params.idempotency_key = key;
+    assert_int_equal(edge_take(&t->taker, t->ex, NOW), EDGE_COMMIT);
+}
+
+static void
+request_id_is_the_clients_if_sane(void **state)
+{
+    struct taking *t = *state;
+
+    post(t, body2, "2");
+    t->ex->params.request_id = "abc-1";
+    assert_int_equal(edge_take(&t->taker, t->ex, NOW), EDGE_COMMIT);
+    assert_string_equal(t->ex->request.request_id, "abc-1");
+    post(t, body2, "2");
+    t->ex->params.request_id = "a b";
+    assert_int_equal(edge_take(&t->taker, t->ex, NOW), EDGE_COMMIT);
+    assert_int_equal(strlen(t->ex->request.request_id), 36);
+}
+
+static void
+api_key_is_asked_but_on_open_routes(void **state)
+{
+    struct taking *t = *state;
+
+    auth_free(&t->auth);
+    t->auth = keys("secret\n");
+    t->taker.auth = t->auth;
+    post(t, bad, "3");
+    expect(t, 401, "unauthorized");
+    assert_non_null(
+        strstr(text_cstr(&t->ex->reply.headers), "WWW-Authenticate: Bearer"));
+    post(t, body2, "2");
+    t->ex->params.authorization = "Bearer secret";
+    assert_int_equal(edge_take(&t->taker, t->ex, NOW), EDGE_COMMIT);
+    request(t, "GET", "/health/live", empty);
+    assert_int_equal(edge_take(&t->taker, t->ex, NOW), EDGE_ASK);
+}
+
+int
+main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(good_post_is_for_the_journal),
+        TEST(get_is_for_the_ask_pool),
+        TEST(targets_are_checked_first),
+        TEST(path_falls_back_to_what_the_web_server_made_of_it),
+        TEST(lengths_must_be_true),
+        TEST(media_type_is_checked_before_the_body),
+        TEST(route_that_fails_without_a_reply_is_unavailable),
+        TEST(keys_are_scoped_by_route_and_client),
+        TEST(key_must_be_visible_ascii),
+        TEST(request_id_is_the_clients_if_sane),
+        TEST(api_key_is_asked_but_on_open_routes),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
