@@ -1,11 +1,13 @@
 # Unit tests: tests/X/test_Y.c for X/Y.c, one cmocka program each. A test is
 # linked against the archives: only what it names comes along. To fake a
 # neighbour:
-#     tests_shared_test_journal_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=fsync
-LDADD = libdispatcher.a libedge.a libshared.a $(CMOCKA_LIBS) \
+#     %C%_test_journal_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=fsync
+LDADD = libfixtures.a libdispatcher.a libedge.a libshared.a $(CMOCKA_LIBS) \
 	$(FCGI_LIBS) $(DISPATCHER_LIBS)
 
 unit_tests =
+check_LIBRARIES = libfixtures.a
+libfixtures_a_SOURCES =
 include %D%/shared/local.mk
 include %D%/fcgi/local.mk
 include %D%/dispatcher/local.mk
@@ -23,7 +25,8 @@ SANITIZER_ENVIRONMENT = \
 	ASAN_OPTIONS="detect_leaks=1:$$ASAN_OPTIONS"; export ASAN_OPTIONS; \
 	UBSAN_OPTIONS="print_stacktrace=1:$$UBSAN_OPTIONS"; \
 	export UBSAN_OPTIONS; \
-	TSAN_OPTIONS="halt_on_error=1:$$TSAN_OPTIONS"; export TSAN_OPTIONS;
+	TSAN_OPTIONS="halt_on_error=1:suppressions=$(abs_top_srcdir)/%D%/tsan.supp:$$TSAN_OPTIONS"; \
+	export TSAN_OPTIONS;
 
 # End to end. E2E= chooses: "yes" all, "short" those marked so, "no" none.
 E2E = yes
@@ -31,23 +34,43 @@ check_PROGRAMS += mongo_race
 mongo_race_SOURCES = %D%/e2e/mongo_race.c
 mongo_race_LDADD = $(MONGOC_LIBS)
 
-PYTEST = $(SANITIZER_ENVIRONMENT) \
-	PYTHONDONTWRITEBYTECODE=1 BUILD_DIR='$(abs_top_builddir)' \
-	$(PYTHON) -m pytest -p no:cacheprovider
+# What the benches measure against, and with.
+check_PROGRAMS += fill hello hello_loop upstream
+fill_SOURCES = %D%/bench/fill.c
+fill_LDADD = libshared.a $(SHARED_LIBS)
+hello_SOURCES = %D%/bench/hello.c
+hello_LDADD = $(FCGI_LIBS)
+hello_loop_SOURCES = %D%/bench/hello_loop.c
+hello_loop_LDADD = libedge.a libshared.a $(EDGE_LIBS)
+upstream_SOURCES = %D%/sim/upstream.c
+upstream_LDADD =
+
+PY = $(SANITIZER_ENVIRONMENT) \
+	PYTHONDONTWRITEBYTECODE=1 BUILD_DIR='$(abs_top_builddir)' $(PYTHON)
+PYTEST = $(PY) -m pytest -p no:cacheprovider
 
 .PHONY: check-unit check-e2e torture bench mutants fuzz fresh style coverage
 check-unit:
 	$(MAKE) check E2E=no
 
 check-e2e: all $(check_PROGRAMS) ferretdb
-	case '$(E2E)' in \
+	@case '$(E2E)' in \
 	yes) $(PYTEST) $(srcdir)/%D%/e2e ;; \
 	short) $(PYTEST) -m short $(srcdir)/%D%/e2e ;; \
 	esac
 
-# After the unit tests, so that neither disturbs the other under make -j.
-check-local: check-TESTS
+# Comes after the unit tests, unless make is told to run things together (-j).
+check-local:
 	@test '$(E2E)' = no || $(MAKE) check-e2e
+
+torture: all $(check_PROGRAMS)
+	@$(PY) $(srcdir)/%D%/torture/torture.py
+
+bench: all $(check_PROGRAMS)
+	@$(PY) $(srcdir)/%D%/bench/bench.py
+
+mutants: all
+	@$(PY) $(srcdir)/%D%/mutants/mutants.py
 
 style:
 	$(srcdir)/%D%/style.sh
@@ -63,6 +86,8 @@ coverage: check
 
 # What is run as it is.
 EXTRA_DIST += %D%/fuzz/corpus \
+	%D%/bench/bench.py \
+	%D%/bench/post.lua \
 	%D%/e2e/conftest.py \
 	%D%/e2e/harness.py \
 	%D%/e2e/load.py \
@@ -77,6 +102,9 @@ EXTRA_DIST += %D%/fuzz/corpus \
 	%D%/e2e/test_sluicectl.py \
 	%D%/fresh.sh \
 	%D%/fuzz.sh \
+	%D%/mutants/mutants.py \
 	%D%/sim/objects.py \
 	%D%/sim/tester.py \
-	%D%/style.sh
+	%D%/style.sh \
+	%D%/torture/torture.py \
+	%D%/tsan.supp

@@ -57,14 +57,18 @@ sides()
     grep -nE '^#include "' $product | grep -vE '"(shared|fcgi|dispatcher)/'
 }
 
-# STYLE 21: main -> services -> engines -> queue.
+# STYLE 21: main -> services -> engines -> queue. The files of one engine
+# share its name up to the underscore.
 floors()
 {
-    engines='limiter|batcher|fetcher|store_[a-z]+|feed'
     services='call|sms|callback|invitation'
-    for file in $(printf '%s\n' "$product" |
-        grep -E "^dispatcher/($engines)\.[ch]"); do
-        includes "dispatcher/($engines|$services|main)\.h" "$file"
+    for engine in limiter batcher fetcher store feed; do
+        others=$(printf 'limiter|batcher|fetcher|store|feed' |
+            sed "s/$engine//; s/||/|/; s/^|//; s/|\$//")
+        for file in $(printf '%s\n' "$product" |
+            grep -E "^dispatcher/$engine[_.]"); do
+            includes "dispatcher/(($others)[_.]|($services)[_.]|main\.)" "$file"
+        done
     done
     for file in $(printf '%s\n' "$product" | grep '^dispatcher/queue\.'); do
         includes 'dispatcher/' "$file"

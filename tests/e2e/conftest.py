@@ -6,9 +6,6 @@ import pytest
 
 import harness
 
-CURRENT = []  # the one Place of this session, for the report hook
-
-
 def pytest_configure(config):
     config.addinivalue_line(
         "markers", "smoke: the short run for the sanitizer builds")
@@ -28,18 +25,19 @@ def pytest_collection_modifyitems(items):
 def pytest_runtest_makereport(item, call):
     outcome = yield
     report = outcome.get_result()
-    if report.failed and CURRENT:
-        for instance in CURRENT[0].instances:
-            report.sections.append(
-                (f"logs of {instance.name}", instance.log_tails()))
+    if report.failed:
+        fixtures = list(getattr(item, "funcargs", {}).values())
+        used = fixtures + [i for f in fixtures for i in getattr(f, "made", [])]
+        for instance in used:
+            if isinstance(instance, harness.Instance):
+                report.sections.append(
+                    (f"logs of {instance.name}", instance.log_tails()))
 
 
 @pytest.fixture(scope="session")
 def place():
     place = harness.Place()
-    CURRENT.append(place)
     yield place
-    CURRENT.clear()
     place.close()
 
 
@@ -68,6 +66,7 @@ def make(place):
         made.append(place.instance(**options))
         return made[-1]
 
+    make_one.made = made  # for the report of a failure
     yield make_one
     for instance in made:
         if instance in place.instances:

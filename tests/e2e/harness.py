@@ -6,6 +6,7 @@ loopback ports and sockets of its own below one temporary folder; started as
 root, everything runs as one unprivileged user. Nothing sleeps for time to
 pass: wait_for() waits for conditions, with generous deadlines.
 """
+import atexit
 import http.client
 import json
 import os
@@ -288,6 +289,7 @@ class Place:
         self.postgres = Postgres(self.folder / "pg", self.user, durable)
         self.instances = []
         self.count = 0
+        atexit.register(self.kill_all)
 
     def copy_programs(self):
         """Where the user may run them, whoever may read the tree."""
@@ -307,9 +309,15 @@ class Place:
 
     def instance(self, **options):
         self.count += 1
-        instance = Instance(self, f"i{self.count}", **options)
-        self.instances.append(instance)
-        return instance
+        return Instance(self, f"i{self.count}", **options)
+
+    def kill_all(self):
+        """Whatever went wrong: nothing of ours outlives us."""
+        for instance in self.instances:
+            for process in instance.processes():
+                if process.alive():
+                    process.kill()
+        self.postgres.stop()
 
     def close(self):
         for instance in list(self.instances):
@@ -441,15 +449,20 @@ class Instance:
     web: one of WEB_SERVERS. conf: {"callback.expire_s": 0}. delay_ms: of the
     object simulator. kept: the handlers stand under conf/sh/keep.sh, which
     restarts multiwatch, as quickstart has it. start=False: the caller starts
-    the parts.
+    the parts. limits: a command line before spawn-fcgi. programs: a folder of
+    other handlers.
     """
 
     def __init__(self, place, name, web="lighttpd", conf=None, handlers=2,
                  delay_ms=(1, 10), kept=False, journal_dir=None, start=True,
-                 limits=None):
+                 limits=None, programs=None):
+        place.instances.append(self)
         self.place, self.name, self.web = place, name, web
+        self.programs = programs or place.bin
         self.handlers, self.delay_ms, self.kept = handlers, delay_ms, kept
         self.limits = limits or []
+        self.database_connection = None
+        self.made = []
         self.dir = place.folder / name
         self.run = self.dir / "run"
         self.logs = self.dir / "log"
@@ -475,7 +488,6 @@ class Instance:
             **(conf or {})}
         self.write_conf()
         self.make_processes()
-        self.database_connection = None
         if start:
             self.start()
 
@@ -496,30 +508,33 @@ class Instance:
         give_to(self.conf_file, self.place.user)
 
     def process(self, name, argv, log=None, **options):
-        return Process(name, argv, self.logs / f"{log or name}.log",
-                       self.place.user, env=self.place.environment(),
-                       cwd="/", **options)
+        process = Process(name, argv, self.logs / f"{log or name}.log",
+                          self.place.user, env=self.place.environment(),
+                          cwd="/", **options)
+        self.made.append(process)
+        return process
 
     def make_processes(self):
+        """In the order of stopping: the web server first."""
         bin_dir = self.place.bin
+        self.web_process = self.process(self.web, self.web_argv())
+        self.callback = self.handler_process("callback", self.handlers)
+        self.status = self.handler_process("status", 1)
+        self.sluiced = self.process("sluiced", [
+            bin_dir / "sluiced", "--config", self.conf_file])
         self.objects = self.process("objects", [
             "/usr/bin/python3", "-B", bin_dir / "sim" / "objects.py",
             "--port", self.objects_port, "--min-ms", self.delay_ms[0],
             "--max-ms", self.delay_ms[1]])
-        self.sluiced = self.process("sluiced", [
-            bin_dir / "sluiced", "--config", self.conf_file])
-        self.callback = self.handler_process("callback", self.handlers)
-        self.status = self.handler_process("status", 1)
-        self.web_process = self.process(self.web, self.web_argv())
 
     def handler_process(self, name, count):
         """spawn-fcgi owns the socket; under it multiwatch and the handlers."""
         watch = ["/usr/bin/multiwatch", "-f", count, "-r", 100, "-t", 100,
-                 "-s", "TERM", "--", self.place.bin / f"{name}.fcgi",
+                 "-s", "TERM", "--", self.programs / f"{name}.fcgi",
                  "--config", self.conf_file, "--die-with-parent"]
         if self.kept:
             watch = [self.place.bin / "sh" / "keep.sh", self.dir, name, "TERM",
-                     10, self.logs / f"{name}.log", *watch]
+                     10, self.logs / f"{name}-kept.log", *watch]
         return self.process(name, [
             *self.limits, "spawn-fcgi", "-n", "-s", self.run / f"{name}.sock",
             "-M", "0660", "-b", 4096, "--", *watch])
@@ -534,7 +549,7 @@ class Instance:
         user = self.place.user or pwd.getpwuid(os.getuid())
         conf = fill(TOP / "conf" / template[self.web], {
             "PORT": self.port, "ADDRESS": "127.0.0.1", "RUN_DIR": self.run,
-            "STATE_DIR": state, "PROGRAM_DIR": self.place.bin,
+            "STATE_DIR": state, "PROGRAM_DIR": self.programs,
             "CONFIG": self.conf_file, "USER": user.pw_name,
             "GROUP": "www-data" if self.place.user else "nogroup"})
         path = self.dir / f"{self.web}.conf"
@@ -577,8 +592,7 @@ class Instance:
                 p.pid, f"{p.name}.fcgi"), "the handlers end")
 
     def processes(self):
-        return [self.web_process, self.callback, self.status, self.sluiced,
-                self.objects]
+        return self.made
 
     def close(self):
         """Stop everything; what must hold at every end is checked here."""
@@ -648,7 +662,7 @@ class Instance:
 
     def wait_ready(self):
         def ready():
-            for process in self.processes():
+            for process in self.processes()[:5]:
                 assert process.popen is None or process.alive(), \
                     f"{process.name} ended:\n{self.log_tails()}"
             try:
@@ -685,9 +699,15 @@ class Instance:
         assert not check or done.returncode == 0, done
         return done
 
-    def ctl(self, *arguments):
+    def ctl(self, *arguments, check=True):
         """sluicectl --json, parsed."""
-        return json.loads(self.sluicectl("--json", *arguments).stdout)
+        return json.loads(
+            self.sluicectl("--json", *arguments, check=check).stdout)
+
+    def live_count(self):
+        """Requests that were handed on from a push frame."""
+        return self.metrics()[
+            ("sluice_feed_live_total", (("service", "callback"),))]
 
     def run_sluiced(self, *arguments, environment=None):
         """sluiced to its end: -t, --migrate, or a start that is refused."""
@@ -744,20 +764,26 @@ class Instance:
     # The database
 
     def sql(self, statement, *values):
-        if self.database_connection is None or \
-                self.database_connection.closed:
-            self.database_connection = \
-                self.place.postgres.connect(self.database)
-        try:
-            with self.database_connection.cursor() as cursor:
-                cursor.execute(statement, values)
-                return cursor.fetchall() if cursor.description else []
-        except psycopg2.OperationalError:
-            self.database_connection.close()
-            raise
+        if self.database_connection is not None:
+            try:
+                return self.execute(statement, values)
+            except psycopg2.DatabaseError:
+                # Its server may have been restarted since it was last used.
+                if not self.database_connection.closed:
+                    raise
+        self.database_connection = self.place.postgres.connect(self.database)
+        return self.execute(statement, values)
+
+    def execute(self, statement, values):
+        with self.database_connection.cursor() as cursor:
+            cursor.execute(statement, values)
+            return cursor.fetchall() if cursor.description else []
 
     def stored(self):
-        return {row[0] for row in self.sql("SELECT id FROM objects")}
+        try:
+            return {row[0] for row in self.sql("SELECT id FROM objects")}
+        except psycopg2.errors.UndefinedTable:
+            return set()  # nobody has migrated yet
 
     def wait_stored(self, ids, seconds=DEADLINE_S):
         wanted = set(ids)

@@ -145,8 +145,8 @@ def test_sighup_names_what_needs_a_restart(make):
     line = wait_for(lambda: re.search(r"event=reloaded.*|reloaded .*",
                                       instance.sluiced.log_text()), "reloaded")
     assert "control.path" in line.group(0)
-    assert instance.ctl("status")["dispatcher"]  # still where it was
     instance.write_conf(control__path=None)
+    assert instance.ctl("status")["dispatcher"]  # still where it was
 
 
 # --- Migrations ----------------------------------------------------------------------

@@ -125,9 +125,7 @@ def test_what_the_socket_loses_comes_from_the_journal(make, even):
     for object_id in ids:
         instance.accept([object_id])
     instance.wait_stored(ids, seconds=10)
-    live = instance.metrics()[
-        ("sluice_feed_live_total", (("service", "callback"),))]
-    assert live == 0
+    assert instance.live_count() == 0
 
 
 def test_one_dispatcher_for_a_journal(make, even):
@@ -137,10 +135,10 @@ def test_one_dispatcher_for_a_journal(make, even):
     assert second.returncode not in (0, None)
     assert str(instance.sluiced.pid) in second.stderr, second.stderr
     assert time.monotonic() - begun < 10
-    instance.accept([even])  # the first one was not disturbed: its link works
+    # The first one was not disturbed: its link still works.
+    wait_for(lambda: instance.accept([even]) and instance.live_count() > 0,
+             "a frame arrives")
     instance.wait_stored([even])
-    assert instance.metrics()[
-        ("sluice_feed_live_total", (("service", "callback"),))] >= 1
 
 
 # --- PostgreSQL is away ----------------------------------------------------------
@@ -235,8 +233,9 @@ def test_one_object_that_postgres_refuses_is_bisected(make, even):
     reason, _attempts = instance.dead()[str(poison)]
     assert "check" in reason.lower() or "objects" in reason, reason
     assert instance.ctl("explain", request_id)["state"] == "dead"
-    assert instance.ctl("explain", others)["state"] == "unknown"  # retired
     instance.wait_idle()
+    retired = instance.ctl("explain", others, check=False)
+    assert retired["state"] == "unknown"
 
 
 # --- Handlers ---------------------------------------------------------------------
@@ -568,8 +567,10 @@ def test_two_thousand_connections_at_once(site, even):
 
 
 def test_more_connections_than_a_handler_takes(make, even):
-    """edge.max_connections at its bound: the rest waits in the backlog."""
-    instance = make(handlers=1, conf={"edge.max_connections": 16})
+    """edge.max_connections at its bound: the rest waits in the backlog until
+    those who send nothing have had their time."""
+    instance = make(handlers=1, conf={"edge.max_connections": 16,
+                                      "edge.body_timeout_ms": 500})
     idle = [fcgi_connect(instance.run / "callback.sock") for _ in range(100)]
     wait_for(lambda: instance.post([even], seconds=30).status == 202,
              "idle connections give way")
@@ -599,7 +600,7 @@ FAILING = {
     "garbage": "JSON|answer", "wrong_type": "answer|online",
     "truncated": "JSON|answer", "huge": "long|large|bytes",
     "reset": "reset|closed|recv|connection|failure",
-    "hang": "time",
+    "hang": "within",
 }
 
 
@@ -817,7 +818,7 @@ def test_a_node_id_belongs_to_one_journal(make, place):
 
 def traced(instance, bodies):
     """System calls of a lone handler that answers bodies one by one."""
-    trace = instance.logs / "strace.log"
+    trace = instance.logs / "calls.trace"
     path = instance.run / "traced.sock"
     process = instance.process("strace", [
         "strace", "-f", "-o", trace, "-s", "64", "-e",
@@ -884,7 +885,8 @@ def test_connections_that_break_off_at_any_byte(plain, even):
     for cut in range(0, len(whole) - 9, 7):
         with fcgi_connect(plain.run / "callback.sock") as s:
             s.sendall(whole[:cut])
-    with fcgi_connect(plain.run / "callback.sock") as s:
+    with fcgi_connect(plain.run / "callback.sock") as s, \
+            contextlib.suppress(ConnectionError):
         s.sendall(whole[:-8])
         s.sendall(fcgi_record(2, b""))  # FCGI_ABORT_REQUEST
         s.shutdown(socket.SHUT_WR)

@@ -41,7 +41,7 @@ def test_status(make, even):
     assert (ledger["accepted"], ledger["final"], ledger["pending"],
             ledger["dead"], ledger["balanced"]) == (1, 1, 0, 0, True)
     text = instance.sluicectl("status").stdout
-    assert "callback" in text and "accepted" in text
+    assert "callback" in text and "balanced" in text
     assert not text.lstrip().startswith("{")  # for people
 
 
@@ -153,7 +153,7 @@ def test_explain_what_is_not_known(make, even):
     request_id = instance.accept([even])
     instance.wait_stored([even])
     instance.wait_idle()
-    explained = instance.ctl("explain", request_id)
+    explained = instance.ctl("explain", request_id, check=False)
     assert (explained["state"], explained["node"]) == ("unknown", 9)
     assert explained["created_at"].startswith("20")
 

@@ -1,0 +1,490 @@
+#!/usr/bin/python3
+"""`make bench`: the rows of DESIGN section 8 that concern the callback service.
+
+Ratios within one run, what is compared taken in turn and the medians of
+several turns: the machine is noisy. Prints the table and writes it as JSON.
+
+    bench.py [--only WORD ...] [--seconds S] [--turns N] [--json FILE]
+
+The programs hello, hello_loop, upstream and fill are looked for beside
+callback.fcgi, in the build folder.
+"""
+import argparse
+import http.client
+import json
+import pathlib
+import re
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
+import harness  # noqa: E402
+from harness import BUILD, ids_body, wait_for  # noqa: E402
+
+HERE = pathlib.Path(__file__).resolve().parent
+CONNECTIONS = 64
+PENDING = 1_000_000
+MEAN_LATENCY_S = (0.3 + 4.0) / 2
+
+
+class Row:
+    """One line of the table. at_least / at_most: the goal, None for figures
+    that are only for information."""
+
+    def __init__(self, what, value, unit="", at_least=None, at_most=None,
+                 **figures):
+        self.what, self.value, self.unit = what, value, unit
+        self.at_least, self.at_most, self.figures = at_least, at_most, figures
+
+    def goal(self):
+        if self.at_least is not None:
+            return f">= {self.at_least:g}"
+        return f"<= {self.at_most:g}" if self.at_most is not None else ""
+
+    def reached(self):
+        if self.at_least is not None:
+            return self.value >= self.at_least
+        return self.at_most is None or self.value <= self.at_most
+
+    def __str__(self):
+        mark = "" if not self.goal() else \
+            "reached" if self.reached() else "MISSED"
+        figures = ", ".join(f"{k} {v:.6g}" if isinstance(v, float)
+                            else f"{k} {v}" for k, v in self.figures.items())
+        return (f"{self.what:58} {self.value:10.3f} {self.unit:4} "
+                f"{self.goal():9} {mark:7}  {figures}")
+
+    def document(self):
+        return {"what": self.what, "value": self.value, "unit": self.unit,
+                "goal": self.goal(), "reached": self.reached(),
+                **self.figures}
+
+
+# --- Load ------------------------------------------------------------------------
+
+def wrk(port, seconds):
+    """{"per_s", "p50_ms", "p99_ms", ...} of one run."""
+    done = subprocess.run(
+        ["wrk", "-t2", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "30s",
+         "-s", str(HERE / "post.lua"), f"http://127.0.0.1:{port}/callback"],
+        capture_output=True, text=True, check=True)
+    figures = json.loads(re.search(r"^JSON (.*)$", done.stdout, re.M).group(1))
+    figures["per_s"] = figures["requests"] / figures["seconds"]
+    return figures
+
+
+def in_turn(contestants, turns):
+    """{name: [figures, ...]}, each turn in the other order."""
+    runs = {name: [] for name in contestants}
+    for turn in range(turns):
+        names = list(contestants)
+        for name in names if turn % 2 == 0 else reversed(names):
+            runs[name].append(contestants[name]())
+    return runs
+
+
+def median(runs, figure):
+    return statistics.median(run[figure] for run in runs)
+
+
+def steady_posts(port, bodies_per_s, count, latencies):
+    """A client at a fixed pace on one kept connection, as a generator: each
+    next() posts once."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    body = ids_body(range(100))
+    for _ in range(count):
+        begun = time.monotonic()
+        connection.request("POST", "/callback", body,
+                           {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        answer.read()
+        latencies.append((time.monotonic() - begun) * 1000)
+        assert answer.status == 202, answer.status
+        yield begun + 1 / bodies_per_s
+    connection.close()
+
+
+# --- Bench ------------------------------------------------------------------------
+
+class Bench:
+    def __init__(self, options):
+        self.options = options
+        self.rows = []
+        self.place = harness.Place("bench", durable=True)
+        self.helpers = []
+
+    def add(self, *arguments, **keywords):
+        self.rows.append(Row(*arguments, **keywords))
+        print(self.rows[-1], flush=True)
+
+    # What runs
+
+    def programs(self, program):
+        """A folder in which both handlers are the given hello."""
+        folder = self.place.folder / f"bin-{program}"
+        if not folder.exists():
+            shutil.copytree(self.place.bin, folder)
+            for name in ("callback.fcgi", "status.fcgi"):
+                shutil.copy(BUILD / program, folder / name)
+        return folder
+
+    def hello(self, web, program="hello"):
+        """Hello world behind that web server; nothing but the two."""
+        instance = self.place.instance(
+            web=web, start=False, programs=self.programs(program),
+            handlers=1 if program == "hello" else 2)
+        instance.start_web()
+        wait_for(lambda: instance.post([1]).status == 202, "hello answers")
+        return instance
+
+    def upstream(self, min_ms, max_ms):
+        """The C object server. Returns its port."""
+        log = self.place.folder / f"upstream{len(self.helpers)}.log"
+        process = harness.Process(
+            "upstream", [BUILD / "upstream", "--min-ms", min_ms, "--max-ms",
+                         max_ms], log, self.place.user).start()
+        self.helpers.append(process)
+        return int(wait_for(lambda: re.search(r"port (\d+)",
+                                              process.log_text()),
+                            "upstream listens").group(1))
+
+    def sluice(self, web="lighttpd", port=None, start=True, **conf):
+        """A Sluice with the C object server."""
+        port = port or self.upstream(300, 4000)
+        instance = self.place.instance(
+            web=web, start=False,
+            conf={"callback.objects_url": f"http://127.0.0.1:{port}/objects/",
+                  "journal.reserve_bytes": "64 MiB", **conf})
+        instance.objects_port = port
+        if start:
+            instance.sluiced.start()
+            instance.start_web()
+            instance.wait_ready()
+        return instance
+
+    def fill(self, instance, count, ids, first=0):
+        """Requests in the journal that nobody has worked on."""
+        options = {}
+        if self.place.user is not None:
+            options = {"user": self.place.user.pw_uid,
+                       "group": self.place.user.pw_gid, "extra_groups": []}
+        fill = shutil.copy(BUILD / "fill", self.place.bin)
+        subprocess.run([fill, str(instance.journal_path), str(count),
+                        str(ids), str(first)], check=True, **options)
+
+    def close(self, *instances):
+        for instance in instances:
+            instance.close()
+        for helper in self.helpers:
+            helper.stop()
+        self.helpers.clear()
+
+    def empty_journal(self, instance):
+        """What an earlier turn left behind must not slow down the next."""
+        instance.stop_handlers()
+        instance.sluiced.stop(signal.SIGKILL)
+        for path in instance.dir.glob("journal.db*"):
+            path.unlink()
+        # The node's claim names the journal that is gone.
+        instance.sql("DELETE FROM nodes")
+        instance.sluiced.start()
+        instance.start_handlers()
+        instance.wait_ready()
+
+    # Accepting
+
+    def accept_rows(self, web, least_ratio, most_p99=None):
+        """Hello and /callback in turn under the same web server."""
+        sluice, hello = self.sluice(web), self.hello(web)
+
+        def callback():
+            if web != "mod_fcgid":
+                self.empty_journal(sluice)
+            return wrk(sluice.port, self.options.seconds)
+
+        runs = in_turn({
+            "hello": lambda: wrk(hello.port, self.options.seconds),
+            "callback": callback}, self.options.turns)
+        ours, theirs = (median(runs[n], "per_s") for n in ("callback",
+                                                           "hello"))
+        refused = sum(r["refused"] + r["broken"] for r in runs["callback"])
+        self.add(f"{web}: requests/s of /callback / hello", ours / theirs,
+                 at_least=least_ratio, callback_per_s=ours,
+                 hello_per_s=theirs, refused=refused)
+        ours, theirs = (median(runs[n], "p99_ms") for n in ("callback",
+                                                            "hello"))
+        self.add(f"{web}: p99 of /callback / hello", ours / theirs,
+                 at_most=most_p99, callback_ms=ours, hello_ms=theirs)
+        self.close(sluice, hello)
+
+    def lighttpd(self):
+        self.accept_rows("lighttpd", 1.0, 1.2)
+
+    def loop(self):
+        """Against a hello in our own loop: the price of decode and commit."""
+        sluice, hello = self.sluice(), self.hello("lighttpd", "hello_loop")
+
+        def callback():
+            self.empty_journal(sluice)
+            return wrk(sluice.port, self.options.seconds)
+
+        runs = in_turn({
+            "hello": lambda: wrk(hello.port, self.options.seconds),
+            "callback": callback}, self.options.turns)
+        ours, theirs = (median(runs[n], "per_s") for n in ("callback",
+                                                           "hello"))
+        self.add("lighttpd: requests/s of /callback / hello in our loop",
+                 ours / theirs, at_least=0.9, callback_per_s=ours,
+                 hello_per_s=theirs)
+        self.close(sluice, hello)
+
+    def fcgid(self):
+        self.accept_rows("mod_fcgid", 0.5)
+
+    def proxy(self):
+        self.accept_rows("mod_proxy_fcgi", 0.9)
+
+    def pending(self):
+        """A full journal against an empty one, both with their dispatcher."""
+        port = self.upstream(300, 4000)
+        full = self.sluice(port=port, start=False)
+        self.fill(full, PENDING, 5)
+        full.sluiced.start()
+        full.start_web()
+        full.wait_ready()
+        empty = self.sluice(port=port)
+
+        def empty_one():
+            self.empty_journal(empty)
+            return wrk(empty.port, self.options.seconds)
+
+        runs = in_turn({"empty": empty_one,
+                        "full": lambda: wrk(full.port, self.options.seconds)},
+                       self.options.turns)
+        left = full.counters()["pending"]
+        assert left >= PENDING, f"only {left} were pending"
+        ours, theirs = (median(runs[n], "per_s") for n in ("full", "empty"))
+        self.add("lighttpd: requests/s with 1 000 000 pending / empty",
+                 ours / theirs, at_least=0.9, full_per_s=ours,
+                 empty_per_s=theirs, pending=left)
+        self.close(full, empty)
+
+    def pace(self):
+        """Five posts a second to each, on one kept connection each."""
+        sluice, hello = self.sluice(), self.hello("lighttpd")
+        latencies = {"callback": [], "hello": []}
+        count = int(self.options.seconds * 25)
+        clients = [steady_posts(sluice.port, 5, count, latencies["callback"]),
+                   steady_posts(hello.port, 5, count, latencies["hello"])]
+        while clients:
+            for client in list(clients):
+                due = next(client, None)
+                if due is None:
+                    clients.remove(client)
+            if due is not None:
+                time.sleep(max(0, due - time.monotonic()))
+        ours, theirs = (statistics.quantiles(latencies[n], n=100)[98]
+                        for n in ("callback", "hello"))
+        self.add("at 5 posts/s: p99 of /callback - hello", ours - theirs, "ms",
+                 at_most=5, callback_ms=ours, hello_ms=theirs, posts=count)
+        self.close(sluice, hello)
+
+    # Fetching
+
+    def pool500(self):
+        self.pool(500)
+
+    def pool10000(self):
+        self.pool(10000)
+
+    def pool(self, concurrency):
+        """Little's law: objects/s = connections / mean latency."""
+        port = self.upstream(300, 4000)
+        instance = self.sluice(port=port, start=False,
+                               callback__concurrency=concurrency)
+        best = concurrency / MEAN_LATENCY_S
+        window_s = max(15, 3 * self.options.seconds)
+        total = int(best * (window_s + 12)) // 200 * 200
+        self.fill(instance, total // 200, 200)
+        instance.sluiced.start()
+        # Past the first answers, when every connection is in its stride.
+        wait_for(lambda: self.asked(port)["answered"] > 2 * concurrency,
+                 "the pool is at work")
+        begun, first = time.monotonic(), self.asked(port)["answered"]
+        first_rows = len(instance.stored())
+        time.sleep(window_s)
+        spent, last = time.monotonic() - begun, self.asked(port)["answered"]
+        last_rows = len(instance.stored())
+        per_s = (last - first) / spent
+        instance.wait_idle(300)
+        stored = instance.stored()
+        lost = len(set(range(0, total, 2)) - stored)
+        rss_mib = self.rss_mib(instance)
+        self.add(f"object pool at {concurrency}: objects/s / Little's law",
+                 per_s / best, at_least=0.95, objects_per_s=per_s,
+                 law_per_s=best)
+        # Half of the objects are offline: fetched, and filtered.
+        self.add(f"object pool at {concurrency}: fetched, filtered, stored /s",
+                 2 * (last_rows - first_rows) / spent,
+                 at_least=4400 if concurrency == 10000 else None, lost=lost,
+                 dead=len(instance.dead()))
+        self.add(f"object pool at {concurrency}: ids lost", lost, at_most=0,
+                 ids=total)
+        self.add(f"object pool at {concurrency}: sluiced RSS", rss_mib, "MiB",
+                 at_most=256 if concurrency == 10000 else None)
+        self.close(instance)
+
+    @staticmethod
+    def asked(port):
+        return harness.http_json(port, "GET", "/stats")
+
+    @staticmethod
+    def rss_mib(instance):
+        status = pathlib.Path(
+            f"/proc/{instance.sluiced.pid}/status").read_text()
+        return int(re.search(r"VmHWM:\s+(\d+)", status).group(1)) / 1024
+
+    # Persisting
+
+    def upsert(self):
+        """Outcomes that wait for PostgreSQL, against a plain loop of unnest
+        upserts of the same rows into the same server."""
+        rows = 400_000
+        instance = self.sluice(port=self.upstream(0, 1), start=False,
+                               callback__concurrency=200)
+        # Every id is even, hence online: fill counts by one, so half is kept.
+        self.fill(instance, 2 * rows // 200, 200)
+        self.place.postgres.stop()
+        instance.sluiced.start()
+        wait_for(lambda: self.outcomes_complete(instance), "all is fetched",
+                 600, every=0.5)
+        instance.sluiced.stop(signal.SIGKILL)
+        self.place.postgres.start()
+        instance.database_connection = None
+        plain = []
+        for _ in range(self.options.turns):
+            plain.append(self.plain_upsert(instance, rows))
+        begun = time.monotonic()
+        instance.sluiced.start()
+        wait_for(lambda: self.row_count(instance) > 0, "the first batch",
+                 every=0.005)
+        first, begun = self.row_count(instance), time.monotonic()
+        wait_for(lambda: self.row_count(instance) >= rows, "all is stored",
+                 300, every=0.005)
+        ours = (rows - first) / (time.monotonic() - begun)
+        for _ in range(self.options.turns):
+            plain.append(self.plain_upsert(instance, rows))
+        theirs = statistics.median(plain)
+        self.add("objects persisted/s / plain unnest upsert loop",
+                 ours / theirs, at_least=0.7, ours_per_s=ours,
+                 plain_per_s=theirs)
+        instance.wait_idle(300)
+        self.close(instance)
+
+    @staticmethod
+    def outcomes_complete(instance):
+        """Every request of the queue has its outcome."""
+        rows = instance.journal_rows("SELECT count(*) AS n FROM queue_callback"
+                                     " WHERE outcome IS NULL")
+        return rows[0]["n"] == 0
+
+    @staticmethod
+    def row_count(instance):
+        # Ids are dense and even: cheaper to ask than a count.
+        try:
+            found = instance.sql("SELECT max(id) FROM objects")
+            return (found[0][0] or 0) // 2
+        except harness.psycopg2.Error:
+            return 0
+
+    @staticmethod
+    def plain_upsert(instance, rows, batch=1000):
+        """Rows/s of a loop that does nothing else."""
+        instance.sql("DROP TABLE IF EXISTS plain")
+        instance.sql("CREATE TABLE plain(id bigint PRIMARY KEY,"
+                     " last_seen timestamptz NOT NULL)")
+        instance.sql("CREATE INDEX ON plain(last_seen)")
+        batches = ["{%s}" % ",".join(str(2 * i)
+                                     for i in range(at, at + batch))
+                   for at in range(0, rows, batch)]
+        times = "{%s}" % ",".join(["2026-01-01 00:00:00.123+00"] * batch)
+        begun = time.monotonic()
+        for ids in batches:
+            instance.sql(
+                "INSERT INTO plain(id, last_seen) SELECT * FROM"
+                " unnest(%s::bigint[], %s::timestamptz[])"
+                " ON CONFLICT(id) DO UPDATE SET last_seen ="
+                " GREATEST(plain.last_seen, excluded.last_seen)", ids, times)
+        return rows / (time.monotonic() - begun)
+
+    # Restarting
+
+    def restart(self):
+        """1 000 000 pending: when does the first work begin?"""
+        port = self.upstream(300, 4000)
+        instance = self.sluice(port=port, start=False)
+        self.fill(instance, PENDING, 5)
+        seconds = []
+        for _ in range(self.options.turns):
+            before = self.asked(port)["connections"]
+            begun = time.monotonic()
+            instance.sluiced.start()
+            # Our own questions are one connection each.
+            asked = [0]
+
+            def fetching():
+                asked[0] += 1
+                now = self.asked(port)["connections"]
+                return now - before > asked[0]
+            wait_for(fetching, "the first fetch", every=0.002)
+            seconds.append(time.monotonic() - begun)
+            wait_for(lambda: self.asked(port)["waiting_max"] >= 500,
+                     "the pool is full")
+            time.sleep(3)
+            rss_mib = self.rss_mib(instance)
+            instance.sluiced.stop(signal.SIGKILL)
+        self.add("restart with 1 000 000 pending: first work",
+                 statistics.median(seconds), "s", at_most=2,
+                 worst=max(seconds))
+        self.add("restart with 1 000 000 pending: sluiced RSS", rss_mib,
+                 "MiB", at_most=64)
+        self.close(instance)
+
+    # All of it
+
+    BENCHES = ("lighttpd", "loop", "fcgid", "proxy", "pending", "pace",
+               "pool500", "pool10000", "upsert", "restart")
+
+    def main(self):
+        for name in self.BENCHES:
+            if not self.options.only or name in self.options.only:
+                getattr(self, name)()
+        self.place.close()
+        print("\n" + "\n".join(map(str, self.rows)))
+        goals = [row for row in self.rows if row.goal()]
+        missed = [row for row in goals if not row.reached()]
+        pathlib.Path(self.options.json).write_text(json.dumps(
+            {"rows": [row.document() for row in self.rows],
+             "connections": CONNECTIONS, "turns": self.options.turns,
+             "seconds": self.options.seconds}, indent=1) + "\n")
+        print(f"\n{len(goals) - len(missed)} goals reached, {len(missed)} "
+              f"missed; as JSON: {self.options.json}")
+        return 0
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=Bench.BENCHES)
+    parser.add_argument("--seconds", type=int, default=6)
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--json", default="bench.json")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(Bench(parse_arguments()).main())

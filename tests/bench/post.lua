@@ -1,0 +1,46 @@
+-- wrk: POST /callback with 100 ids, in turn a few hundred different bodies.
+-- The first thread's last line is for bench.py.
+local bodies = {}
+math.randomseed(42)
+for k = 1, 256 do
+   local ids = {}
+   for i = 1, 100 do
+      ids[i] = math.random(0, 9999999)
+   end
+   local body = '{"object_ids": [' .. table.concat(ids, ", ") .. "]}"
+   bodies[k] = wrk.format("POST", "/callback",
+      { ["Content-Type"] = "application/json" }, body)
+end
+
+local at = 0
+function request()
+   at = at % #bodies + 1
+   return bodies[at]
+end
+
+local threads = {}
+refused = 0
+function setup(thread)
+   threads[#threads + 1] = thread
+end
+
+function response(status)
+   if status ~= 202 then
+      refused = refused + 1
+   end
+end
+
+function done(summary, latency)
+   local errors = summary.errors
+   local count = 0
+   for _, thread in ipairs(threads) do
+      count = count + thread:get("refused")
+   end
+   io.write(string.format(
+      'JSON {"requests": %d, "seconds": %.6f, "refused": %d, "broken": %d, ' ..
+      '"p50_ms": %.3f, "p99_ms": %.3f, "max_ms": %.3f}\n',
+      summary.requests, summary.duration / 1e6, count,
+      errors.connect + errors.read + errors.write + errors.timeout,
+      latency:percentile(50) / 1e3, latency:percentile(99) / 1e3,
+      latency.max / 1e3))
+end
