@@ -704,13 +704,7 @@ enum rc
 commands_new(struct commands **out, const struct control_options *options)
 {
     const struct conf_journal *conf = &options->conf->journal;
-    struct journal_options reader = {
-        .path = conf->path,
-        .role = JOURNAL_READER,
-        .max_bytes = conf->max_bytes,
-        .reserve_bytes = conf->reserve_bytes,
-        .lock_timeout_ms = conf->lock_timeout_ms,
-    };
+    struct journal_options reader = journal_options_of(conf, JOURNAL_READER);
     struct commands *c = calloc(1, sizeof(*c));
     enum rc rc;
 

@@ -241,6 +241,9 @@ set_options(struct slot *slot)
     bad |= curl_easy_setopt(easy, CURLOPT_PRIVATE, slot);
     bad |= curl_easy_setopt(easy, CURLOPT_SHARE, slot->fetcher->share);
     bad |= curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+    /* Else a GET that ends while its name is looked up waits for the resolver,
+     * and with it everybody else: getaddrinfo takes as long as it likes. */
+    bad |= curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
     bad |= curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
     bad |= curl_easy_setopt(easy, CURLOPT_HTTP_VERSION,
                             (long)CURL_HTTP_VERSION_1_1);

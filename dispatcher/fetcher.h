@@ -20,10 +20,10 @@ struct fetcher_options {
 };
 
 struct fetch_result {
-    uint64_t tag;   /* as given to fetcher_start */
-    int status;     /* HTTP status; 0 = no answer */
-    bool ok;        /* a whole answer came (any status) */
-    bool too_long;  /* the answer exceeded max_body_bytes */
+    uint64_t tag;     /* as given to fetcher_start */
+    int status;       /* HTTP status; 0 = no answer */
+    bool ok;          /* a whole answer came (any status) */
+    bool too_long;    /* the answer exceeded max_body_bytes */
     const char *body; /* NUL behind it; lives for the call */
     size_t body_bytes;
     int64_t duration_ms;

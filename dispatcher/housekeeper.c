@@ -15,7 +15,7 @@
 #include "shared/log.h"
 
 #define TURN_MS 250
-#define SLOW_TURNS 4   /* once a second */
+#define SLOW_TURNS 4    /* once a second */
 #define LEDGER_TURNS 40 /* counting a million rows is not for every second */
 /* A transaction each, so that the edge gets its turn in between: as many keys
  * a second as can have come in a day before. */

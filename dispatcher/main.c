@@ -63,7 +63,8 @@ struct sluiced {
     struct control *control;
 };
 
-/* ---- the parts -------------------------------------------------------------- */
+/* ---- the parts --------------------------------------------------------------
+ */
 
 static enum rc
 start_lock(struct sluiced *s)
@@ -120,11 +121,9 @@ start_writer(struct sluiced *s)
         if (rc != RC_OK) {
             char quoted[300];
 
-            log_event(LOG_ERROR, "journal_not_opened",
-                      "path=%s rc=%s error=%s", s->conf.journal.path,
-                      rc_name(rc),
-                      log_quote(journal_error(journal), quoted,
-                                sizeof quoted));
+            log_event(LOG_ERROR, "journal_not_opened", "path=%s rc=%s error=%s",
+                      s->conf.journal.path, rc_name(rc),
+                      log_quote(journal_error(journal), quoted, sizeof quoted));
         }
         if (rc == RC_OK || rc == RC_TIMEOUT || rc == RC_FULL) {
             rc = writer_new(&s->writer, journal, s->metrics);
@@ -164,8 +163,7 @@ start_services(struct sluiced *s)
                        (size_t)s->conf.dispatcher.inbox_bytes);
         if (rc == RC_OK) {
             rc = service_start(&s->services[i], services[i], &s->conf,
-                               s->writer, s->store, s->metrics,
-                               s->inboxes[i]);
+                               s->writer, s->store, s->metrics, s->inboxes[i]);
         }
     }
     return rc;
@@ -265,8 +263,8 @@ start_parts(struct sluiced *s)
         enum rc rc = parts[i].start(s);
 
         if (rc != RC_OK) {
-            log_event(LOG_ERROR, "start_failed", "part=%s rc=%s",
-                      parts[i].name, rc_name(rc));
+            log_event(LOG_ERROR, "start_failed", "part=%s rc=%s", parts[i].name,
+                      rc_name(rc));
             return false;
         }
     }
@@ -282,7 +280,8 @@ stop_parts(struct sluiced *s)
     }
 }
 
-/* ---- configuration and limits ------------------------------------------------ */
+/* ---- configuration and limits
+ * ------------------------------------------------ */
 
 /* One line of the log a line of text. */
 static void
@@ -364,7 +363,8 @@ reload(struct sluiced *s)
     free(fresh);
 }
 
-/* ---- running ------------------------------------------------------------------ */
+/* ---- running
+ * ------------------------------------------------------------------ */
 
 /* Blocked before any thread starts, so that only the descriptor has them. */
 static int
@@ -565,12 +565,6 @@ main(int argc, char **argv)
     if (given.migrate) {
         return migrate(&s.conf);
     }
-    s.journal = (struct journal_options){
-        .path = s.conf.journal.path,
-        .role = JOURNAL_DISPATCHER,
-        .max_bytes = s.conf.journal.max_bytes,
-        .reserve_bytes = s.conf.journal.reserve_bytes,
-        .lock_timeout_ms = s.conf.journal.lock_timeout_ms,
-    };
+    s.journal = journal_options_of(&s.conf.journal, JOURNAL_DISPATCHER);
     return run(&s);
 }

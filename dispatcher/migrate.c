@@ -38,7 +38,8 @@ struct migration {
     struct text *why;
 };
 
-/* ---- the folder ----------------------------------------------------------- */
+/* ---- the folder -----------------------------------------------------------
+ */
 
 static int
 is_migration(const struct dirent *entry)
@@ -47,10 +48,10 @@ is_migration(const struct dirent *entry)
     size_t bytes = strlen(name);
 
     return bytes > strlen("0000_.sql") && bytes < NAME_BYTES &&
-           strchr(name, '\'') == NULL &&
-           isdigit((unsigned char)name[0]) && isdigit((unsigned char)name[1]) &&
-           isdigit((unsigned char)name[2]) && isdigit((unsigned char)name[3]) &&
-           name[4] == '_' && strcmp(name + bytes - 4, ".sql") == 0;
+           strchr(name, '\'') == NULL && isdigit((unsigned char)name[0]) &&
+           isdigit((unsigned char)name[1]) && isdigit((unsigned char)name[2]) &&
+           isdigit((unsigned char)name[3]) && name[4] == '_' &&
+           strcmp(name + bytes - 4, ".sql") == 0;
 }
 
 static enum rc
@@ -111,8 +112,7 @@ read_folder(struct migration *m)
     for (int i = 0; rc == RC_OK && i < count; i++) {
         struct file *file = &m->files[m->count++];
 
-        (void)snprintf(file->name, sizeof file->name, "%s",
-                       entries[i]->d_name);
+        (void)snprintf(file->name, sizeof file->name, "%s", entries[i]->d_name);
         file->number = (int)strtol(file->name, NULL, 10);
         if (file->number != i + 1) {
             text_printf(m->why, "%s/%s: number %04d is missing or twice",
@@ -129,7 +129,8 @@ read_folder(struct migration *m)
     return rc;
 }
 
-/* ---- the database ---------------------------------------------------------- */
+/* ---- the database ----------------------------------------------------------
+ */
 
 static enum rc
 failed(struct migration *m, const char *what, enum rc rc)
@@ -202,9 +203,8 @@ compare(struct migration *m, int *done)
                         " it was migrated by a newer version; run that one",
                         name, m->files[m->count - 1].name);
             rc = RC_INVALID;
-        } else if (number != row + 1 ||
-                   strcmp(pg_value(result, row, 2),
-                          m->files[row].digest) != 0) {
+        } else if (number != row + 1 || strcmp(pg_value(result, row, 2),
+                                               m->files[row].digest) != 0) {
             text_printf(m->why,
                         "%s/%s differs from %s as it was applied (SHA-256): "
                         "restore the file, and put changes into a new one",

@@ -59,11 +59,11 @@ struct service_thread {
     int64_t stop_at_ms;
 };
 
-/* ---- the thread ----------------------------------------------------------- */
+/* ---- the thread -----------------------------------------------------------
+ */
 
 static void
-carry_out(struct service_thread *t, const struct order *order,
-          struct now now)
+carry_out(struct service_thread *t, const struct order *order, struct now now)
 {
     switch (order->kind) {
     case ORDER_PAUSE:
@@ -188,7 +188,8 @@ run(void *arg)
     return NULL;
 }
 
-/* ---- orders --------------------------------------------------------------- */
+/* ---- orders ---------------------------------------------------------------
+ */
 
 static void
 give_order(struct service_thread *t, struct order *order)
@@ -233,7 +234,8 @@ service_report(struct service_thread *t, struct text *out)
     give_order(t, &order);
 }
 
-/* ---- new and free --------------------------------------------------------- */
+/* ---- new and free ---------------------------------------------------------
+ */
 
 /* GCC does not warn of a member that was left out (STYLE 23). */
 static bool
@@ -263,13 +265,8 @@ destroy(struct service_thread **t)
 static enum rc
 make_parts(struct service_thread *t, const struct conf *conf)
 {
-    const struct journal_options options = {
-        .path = conf->journal.path,
-        .role = JOURNAL_READER,
-        .max_bytes = conf->journal.max_bytes,
-        .reserve_bytes = conf->journal.reserve_bytes,
-        .lock_timeout_ms = conf->journal.lock_timeout_ms,
-    };
+    const struct journal_options options =
+        journal_options_of(&conf->journal, JOURNAL_READER);
     enum rc rc = journal_new(&t->journal, &options);
     if (rc == RC_OK) {
         rc = queue_new(&t->replies, REPLIES_MAX, 0);
@@ -317,7 +314,7 @@ service_start(struct service_thread **out, const struct service_ops *ops,
             .store = store,
         };
         /* Here, where a failure can still be told; the thread gets it whole. */
-        rc = ops->new(&t->self, &context);
+        rc = ops->new (&t->self, &context);
     }
     if (rc == RC_OK && pthread_create(&t->thread, NULL, run, t) != 0) {
         rc = RC_NOMEM;

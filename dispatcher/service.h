@@ -32,7 +32,7 @@ struct service_context {
     struct metrics *metrics;
     struct journal *journal; /* JOURNAL_READER of this thread, to load
                                 recorded attempts in new() */
-    struct queue *replies; /* the service's own: reply_to of its writes */
+    struct queue *replies;   /* the service's own: reply_to of its writes */
     /* Tell the store that an outcome is on disk; call with store. */
     void (*outcome_added)(struct store_pg *store);
     struct store_pg *store;
@@ -68,8 +68,7 @@ struct service_thread;
 enum rc service_start(struct service_thread **out,
                       const struct service_ops *ops, const struct conf *conf,
                       struct writer *writer, struct store_pg *store,
-                      struct metrics *metrics,
-                      struct queue *inbox) MUST_CHECK;
+                      struct metrics *metrics, struct queue *inbox) MUST_CHECK;
 
 /* Orders; each returns when the thread has taken it. Main and control. */
 void service_pause(struct service_thread *t, bool paused);

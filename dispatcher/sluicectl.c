@@ -214,13 +214,8 @@ show(const struct context *c, const struct command *command,
 static int
 answer_from_journal(const struct context *c, const struct command *command)
 {
-    struct journal_options options = {
-        .path = c->conf.journal.path,
-        .role = JOURNAL_READER,
-        .max_bytes = c->conf.journal.max_bytes,
-        .reserve_bytes = c->conf.journal.reserve_bytes,
-        .lock_timeout_ms = c->conf.journal.lock_timeout_ms,
-    };
+    struct journal_options options =
+        journal_options_of(&c->conf.journal, JOURNAL_READER);
     struct journal *journal = NULL;
     struct text out = {0};
     enum rc rc = journal_new(&journal, &options);

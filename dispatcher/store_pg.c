@@ -34,9 +34,11 @@
 #define BACKOFF_MIN_MS 100
 #define BACKOFF_MAX_MS 5000
 #define LOOK_EVERY_MS 1000
+/* While it is down, another reason is news, but not more often. */
+#define TELL_AGAIN_MS 10000
 #define CONFIGS_MAX 8
 
-struct lane {
+struct outcome_lane {
     const struct store_persister *ops;
     void *self;
     int64_t cursor;         /* newest outcome that was persisted */
@@ -53,7 +55,7 @@ struct store_pg {
     struct metrics *metrics;
     struct journal *journal; /* a reader */
     struct pg *pg;
-    struct lane lanes[SERVICE_COUNT];
+    struct outcome_lane lanes[SERVICE_COUNT];
     struct journal_page page;
     struct queue *replies; /* retires that come back from the writer */
     struct queue *configs; /* struct conf to change to */
@@ -71,6 +73,8 @@ struct store_pg {
     bool journal_failing; /* logged once an episode */
     bool task_failing;    /* likewise: every_second */
     enum told told;
+    char told_why[PG_ERROR_BYTES];
+    int64_t told_at_ms;
     int64_t down_since_ms;
     int64_t retry_at_ms;
     unsigned failures; /* in a row */
@@ -82,7 +86,8 @@ static const struct store_persister *const persisters[SERVICE_COUNT] = {
     [SERVICE_CALLBACK] = &callback_persister,
 };
 
-/* ---- the database up and down --------------------------------------------- */
+/* ---- the database up and down ---------------------------------------------
+ */
 
 /* Full jitter: anything up to min(5 s, 100 ms * 2^failures). */
 static int64_t
@@ -105,10 +110,16 @@ backoff_ms(unsigned failures)
 static void
 note_down(struct store_pg *s, const char *why, int64_t now_ms)
 {
-    if (s->told != TOLD_DOWN) {
+    bool news = strcmp(why, s->told_why) != 0 &&
+                now_ms - s->told_at_ms >= TELL_AGAIN_MS;
+    if (s->told != TOLD_DOWN || news) {
         char quoted[PG_ERROR_BYTES];
+        snprintf(s->told_why, sizeof(s->told_why), "%s", why);
+        s->told_at_ms = now_ms;
         log_event(LOG_WARN, "postgres_down", "error=%s",
                   log_quote(why, quoted, sizeof(quoted)));
+    }
+    if (s->told != TOLD_DOWN) {
         metrics_set(s->metrics, METRIC_POSTGRES_UP, SERVICE_COUNT, 0);
         s->told = TOLD_DOWN;
         s->down_since_ms = now_ms;
@@ -214,7 +225,8 @@ bring_up(struct store_pg *s)
     text_free(&why);
 }
 
-/* ---- persisting ----------------------------------------------------------- */
+/* ---- persisting -----------------------------------------------------------
+ */
 
 /* Does a refusal speak of the data? Cardinality, data, integrity, a check
  * option, a limit, a trigger's own exception. Anything else (no such table, no
@@ -233,7 +245,7 @@ is_data_error(const char *sqlstate)
 }
 
 static enum rc
-add_poison(struct store_pg *s, struct lane *lane, size_t index)
+add_poison(struct store_pg *s, struct outcome_lane *lane, size_t index)
 {
     char name[JOURNAL_ITEM_BYTES];
     char quoted[PG_ERROR_BYTES];
@@ -249,7 +261,8 @@ add_poison(struct store_pg *s, struct lane *lane, size_t index)
 /* Write items [from, to). What the database refuses is halved until it stands
  * alone. */
 static enum rc
-persist_range(struct store_pg *s, struct lane *lane, size_t from, size_t to)
+persist_range(struct store_pg *s, struct outcome_lane *lane, size_t from,
+              size_t to)
 {
     int64_t start_ms = clock_now_ms();
     enum rc rc = lane->ops->persist(lane->self, s->pg, from, to);
@@ -277,7 +290,7 @@ persist_range(struct store_pg *s, struct lane *lane, size_t from, size_t to)
 
 /* Write all decoded items, slice by slice. */
 static enum rc
-persist_all(struct store_pg *s, struct lane *lane)
+persist_all(struct store_pg *s, struct outcome_lane *lane)
 {
     size_t count = lane->ops->count(lane->self);
     enum rc rc = RC_OK;
@@ -296,7 +309,8 @@ persist_all(struct store_pg *s, struct lane *lane)
     return rc;
 }
 
-/* ---- a turn of a lane ----------------------------------------------------- */
+/* ---- a turn of a lane -----------------------------------------------------
+ */
 
 static void
 note_journal(struct store_pg *s, enum rc rc)
@@ -315,7 +329,7 @@ note_journal(struct store_pg *s, enum rc rc)
 }
 
 static enum rc
-decode_page(struct store_pg *s, struct lane *lane)
+decode_page(struct store_pg *s, struct outcome_lane *lane)
 {
     for (size_t k = 0; k < s->page.count; k++) {
         const struct journal_row *row = &s->page.rows[k];
@@ -349,7 +363,7 @@ take_retired(struct store_pg *s)
 /* Until the writer has retired the lane's page before this one. RC_TIMEOUT:
  * the time to stop is over. */
 static enum rc
-await_retired(struct store_pg *s, const struct lane *lane)
+await_retired(struct store_pg *s, const struct outcome_lane *lane)
 {
     take_retired(s);
     while (lane->with_writer) {
@@ -368,7 +382,7 @@ await_retired(struct store_pg *s, const struct lane *lane)
 
 /* Hand the filled retire to the writer, and only then pass the page. */
 static enum rc
-hand_in(struct store_pg *s, struct lane *lane, int64_t last_no)
+hand_in(struct store_pg *s, struct outcome_lane *lane, int64_t last_no)
 {
     enum rc rc = await_retired(s, lane);
     if (rc == RC_OK) {
@@ -384,11 +398,11 @@ hand_in(struct store_pg *s, struct lane *lane, int64_t last_no)
 
 /* One page. RC_AGAIN: there is nothing; *more = there may be another. */
 static enum rc
-turn(struct store_pg *s, struct lane *lane, bool *more)
+turn(struct store_pg *s, struct outcome_lane *lane, bool *more)
 {
-    enum rc rc = journal_outcome_page(s->journal, lane->ops->service,
-                                      lane->cursor, PAGE_ROWS, PAGE_BYTES,
-                                      &s->page);
+    enum rc rc =
+        journal_outcome_page(s->journal, lane->ops->service, lane->cursor,
+                             PAGE_ROWS, PAGE_BYTES, &s->page);
     note_journal(s, rc);
     if (rc != RC_OK) {
         return rc;
@@ -417,7 +431,8 @@ turn(struct store_pg *s, struct lane *lane, bool *more)
     return rc;
 }
 
-/* ---- the thread ----------------------------------------------------------- */
+/* ---- the thread -----------------------------------------------------------
+ */
 
 static void
 take_configs(struct store_pg *s)
@@ -439,9 +454,8 @@ note_task(struct store_pg *s, enum service service, enum rc rc)
 {
     if (rc != RC_OK && !s->task_failing) {
         char quoted[PG_ERROR_BYTES];
-        log_event(LOG_WARN, "store_task_failing",
-                  "service=%s rc=%s error=%s", service_name(service),
-                  rc_name(rc),
+        log_event(LOG_WARN, "store_task_failing", "service=%s rc=%s error=%s",
+                  service_name(service), rc_name(rc),
                   log_quote(pg_error(s->pg), quoted, sizeof(quoted)));
     }
     s->task_failing = rc != RC_OK;
@@ -458,7 +472,7 @@ every_second(struct store_pg *s, int64_t now_ms)
     }
     s->second_ms = now_ms + 1000;
     for (unsigned k = 0; s->up && k < SERVICE_COUNT; k++) {
-        const struct lane *lane = &s->lanes[k];
+        const struct outcome_lane *lane = &s->lanes[k];
         if (lane->ops->every_second == NULL) {
             continue;
         }
@@ -538,18 +552,14 @@ run(void *arg)
     return NULL;
 }
 
-/* ---- new and free --------------------------------------------------------- */
+/* ---- new and free ---------------------------------------------------------
+ */
 
 static enum rc
 make_parts(struct store_pg *s)
 {
-    const struct journal_options options = {
-        .path = s->conf.journal.path,
-        .role = JOURNAL_READER,
-        .max_bytes = s->conf.journal.max_bytes,
-        .reserve_bytes = s->conf.journal.reserve_bytes,
-        .lock_timeout_ms = s->conf.journal.lock_timeout_ms,
-    };
+    const struct journal_options options =
+        journal_options_of(&s->conf.journal, JOURNAL_READER);
     s->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     s->failed_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     s->cancel_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
@@ -568,9 +578,9 @@ make_parts(struct store_pg *s)
         rc = queue_new(&s->configs, CONFIGS_MAX, 0);
     }
     for (unsigned k = 0; rc == RC_OK && k < SERVICE_COUNT; k++) {
-        struct lane *lane = &s->lanes[k];
+        struct outcome_lane *lane = &s->lanes[k];
         lane->ops = persisters[k];
-        rc = lane->ops->new(&lane->self, &s->conf, s->metrics);
+        rc = lane->ops->new (&lane->self, &s->conf, s->metrics);
     }
     return rc;
 }
@@ -659,7 +669,8 @@ store_pg_stop(struct store_pg **s, int64_t timeout_ms)
     destroy(s);
 }
 
-/* ---- from other threads --------------------------------------------------- */
+/* ---- from other threads ---------------------------------------------------
+ */
 
 void
 store_pg_wake(struct store_pg *s)

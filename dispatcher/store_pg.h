@@ -20,7 +20,7 @@ struct store_pg;
 
 /* One thing to store that the database may refuse by itself. */
 struct store_item {
-    int64_t seq; /* request whose dead letter it becomes */
+    int64_t seq;      /* request whose dead letter it becomes */
     const void *data; /* the persister's own form */
 };
 
@@ -36,8 +36,7 @@ struct store_persister {
     /* Write items [from, to) in one statement. Codes of pg_exec. */
     enum rc (*persist)(void *self, struct pg *pg, size_t from, size_t to);
     /* Name of an item for its dead letter ("7"). */
-    void (*name)(const void *self, size_t index,
-                 char out[JOURNAL_ITEM_BYTES]);
+    void (*name)(const void *self, size_t index, char out[JOURNAL_ITEM_BYTES]);
     void (*release)(void *self); /* forget the items */
     /* Once a second while the database is up (expiry); may be NULL. */
     enum rc (*every_second)(void *self, struct pg *pg, int64_t now_unix_ms);

@@ -4,8 +4,8 @@
 
 #include <inttypes.h>
 #include <poll.h>
-#include <stdlib.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "shared/journal.h"
@@ -123,7 +123,8 @@ by_seq(const void *a, const void *b)
     return (left->seq > right->seq) - (left->seq < right->seq);
 }
 
-/* ---- on the writer's thread ----------------------------------------------- */
+/* ---- on the writer's thread -----------------------------------------------
+ */
 
 /* Bury one request with its items poisons[from, to). */
 static enum rc
@@ -191,7 +192,8 @@ apply(struct journal *journal, struct write *write)
     return rc;
 }
 
-/* ---- handing in and taking back ------------------------------------------- */
+/* ---- handing in and taking back -------------------------------------------
+ */
 
 enum rc
 retire_submit(struct retire **r, struct writer *writer, int64_t no_from,

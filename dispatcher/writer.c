@@ -34,7 +34,8 @@ struct writer {
     int64_t backoff_ms;
 };
 
-/* ---- a group -------------------------------------------------------------- */
+/* ---- a group --------------------------------------------------------------
+ */
 
 /* Apply what is not refused. RC_OK: all of it is in the transaction.
  * RC_INVALID: one more was refused, and the transaction is spoilt. Anything
@@ -105,8 +106,7 @@ note_failure(struct writer *w, enum rc rc, int64_t now_ms)
 }
 
 static void
-note_success(struct writer *w, size_t applied, int64_t start_ms,
-             int64_t now_ms)
+note_success(struct writer *w, size_t applied, int64_t start_ms, int64_t now_ms)
 {
     metrics_add(w->metrics, METRIC_WRITER_GROUPS_TOTAL, SERVICE_COUNT, 1);
     metrics_add(w->metrics, METRIC_WRITER_WRITES_TOTAL, SERVICE_COUNT,
@@ -166,7 +166,8 @@ write_group(struct writer *w)
     }
 }
 
-/* ---- the thread ----------------------------------------------------------- */
+/* ---- the thread -----------------------------------------------------------
+ */
 
 static void
 reply(struct write *write)
@@ -230,7 +231,8 @@ run(void *arg)
     return NULL;
 }
 
-/* ---- new and free --------------------------------------------------------- */
+/* ---- new and free ---------------------------------------------------------
+ */
 
 static void
 destroy(struct writer **w)
@@ -256,7 +258,8 @@ writer_new(struct writer **out, struct journal *journal,
     w->metrics = metrics;
     atomic_init(&w->stopping, false);
     w->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    enum rc rc = w->stop_fd < 0 ? RC_IO : queue_new(&w->waiting, WAITING_MAX, 0);
+    enum rc rc =
+        w->stop_fd < 0 ? RC_IO : queue_new(&w->waiting, WAITING_MAX, 0);
     if (rc == RC_OK && pthread_create(&w->thread, NULL, run, w) != 0) {
         rc = RC_NOMEM;
     }
@@ -281,7 +284,8 @@ writer_free(struct writer **w)
     destroy(w);
 }
 
-/* ---- handing in ----------------------------------------------------------- */
+/* ---- handing in -----------------------------------------------------------
+ */
 
 enum rc
 writer_submit(struct writer *w, struct write *write)

@@ -35,13 +35,8 @@ struct ask_pool {
 static enum rc
 ask_open(struct ask_thread *t)
 {
-    const struct journal_options options = {
-        .path = t->conf.journal.path,
-        .role = JOURNAL_READER,
-        .max_bytes = t->conf.journal.max_bytes,
-        .reserve_bytes = t->conf.journal.reserve_bytes,
-        .lock_timeout_ms = t->conf.journal.lock_timeout_ms,
-    };
+    const struct journal_options options =
+        journal_options_of(&t->conf.journal, JOURNAL_READER);
     enum rc rc = RC_OK;
 
     t->ask.conf = &t->conf;

@@ -153,13 +153,8 @@ app_commits(const struct edge_app *app)
 static enum rc
 open_journal(struct program *p)
 {
-    const struct journal_options options = {
-        .path = p->conf.journal.path,
-        .role = JOURNAL_EDGE,
-        .max_bytes = p->conf.journal.max_bytes,
-        .reserve_bytes = p->conf.journal.reserve_bytes,
-        .lock_timeout_ms = p->conf.journal.lock_timeout_ms,
-    };
+    const struct journal_options options =
+        journal_options_of(&p->conf.journal, JOURNAL_EDGE);
     enum rc rc;
 
     if (!app_commits(p->app)) {

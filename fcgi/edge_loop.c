@@ -689,10 +689,10 @@ turn(struct edge_loop *loop)
     if (loop->accept_ready) {
         accept_waiting(loop);
     }
-    commit_batch(loop);
     if (loop->now_ms >= loop->next_tick_ms) {
         tick(loop);
     }
+    commit_batch(loop); /* last: the tick may have read a request as well */
 }
 
 /* ---- draining
@@ -702,6 +702,7 @@ void
 edge_loop_drain(struct edge_loop *loop)
 {
     struct conn *conn;
+    struct conn *next;
 
     if (loop->drain_since_ms != 0) {
         return;
@@ -717,8 +718,12 @@ edge_loop_drain(struct edge_loop *loop)
         }
     }
     for (conn = conn_oldest(loop->conns, CONN_KEPT); conn != NULL;
-         conn = conn_oldest(loop->conns, CONN_KEPT)) {
-        conn_close(loop->conns, conn);
+         conn = next) {
+        next = conn->next;
+        conn_look(loop, conn); /* what has come by now is in hand */
+        if (conn->state == CONN_KEPT) {
+            conn_close(loop->conns, conn);
+        }
     }
 }
 

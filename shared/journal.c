@@ -697,6 +697,18 @@ path_with(const char *path, const char *suffix)
     return out;
 }
 
+struct journal_options
+journal_options_of(const struct conf_journal *conf, enum journal_role role)
+{
+    return (struct journal_options){
+        .path = conf->path,
+        .role = role,
+        .max_bytes = conf->max_bytes,
+        .reserve_bytes = conf->reserve_bytes,
+        .lock_timeout_ms = conf->lock_timeout_ms,
+    };
+}
+
 enum rc
 journal_new(struct journal **out, const struct journal_options *options)
 {

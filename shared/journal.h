@@ -25,6 +25,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "shared/conf.h"
 #include "shared/hash.h"
 #include "shared/rc.h"
 #include "shared/services.h"
@@ -49,6 +50,10 @@ struct journal_options {
     int64_t reserve_bytes;   /* free disk that handlers leave alone */
     int64_t lock_timeout_ms; /* how long a writer waits for its turn */
 };
+
+/* Options of a connection in this role, as configured; path is borrowed. */
+struct journal_options journal_options_of(const struct conf_journal *conf,
+                                          enum journal_role role);
 
 /* Allocate; touches no file. RC_NOMEM. */
 enum rc journal_new(struct journal **out,

@@ -10,10 +10,10 @@
 #define NUMBER_BYTES 24
 
 /* $1 id or lower bound, $2 seconds until expiry (0: never), $3 limit. */
-#define COLUMNS                                                               \
-    "SELECT id, to_char(last_seen AT TIME ZONE 'UTC', "                       \
+#define COLUMNS                                                                \
+    "SELECT id, to_char(last_seen AT TIME ZONE 'UTC', "                        \
     "'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"') FROM objects WHERE "
-#define NOT_EXPIRED                                                           \
+#define NOT_EXPIRED                                                            \
     " AND ($2::bigint = 0 OR last_seen >= now() - $2 * interval '1 second')"
 
 static void
@@ -75,8 +75,7 @@ objects_one(struct pg *pg, int64_t id, int64_t expire_s, struct text *out)
 
     (void)snprintf(id_text, sizeof id_text, "%" PRId64, id);
     (void)snprintf(expire_text, sizeof expire_text, "%" PRId64, expire_s);
-    rc = pg_exec(pg, COLUMNS "id = $1::bigint" NOT_EXPIRED, 2, params,
-                 &result);
+    rc = pg_exec(pg, COLUMNS "id = $1::bigint" NOT_EXPIRED, 2, params, &result);
     if (rc == RC_OK && pg_rows(result) == 0) {
         rc = RC_AGAIN;
     }

@@ -38,14 +38,16 @@ struct pg_result {
     PGresult *rows;
 };
 
-/* ---- errors --------------------------------------------------------------- */
+/* ---- errors ---------------------------------------------------------------
+ */
 
 /* One line of what may be several, for the log. */
 static void
 set_error(struct pg *pg, const char *text)
 {
     size_t used = 0;
-    for (const char *at = text; *at != '\0' && used < PG_ERROR_BYTES - 1; at++) {
+    for (const char *at = text; *at != '\0' && used < PG_ERROR_BYTES - 1;
+         at++) {
         char c = (unsigned char)*at < ' ' ? ' ' : *at;
         if (c == ' ' && (used == 0 || pg->error[used - 1] == ' ')) {
             continue;
@@ -119,7 +121,8 @@ result_failed(struct pg *pg, const PGresult *result)
     return classify(pg->sqlstate);
 }
 
-/* ---- waiting -------------------------------------------------------------- */
+/* ---- waiting --------------------------------------------------------------
+ */
 
 /* Until the socket is ready for events: RC_OK, RC_TIMEOUT at deadline_ms, or
  * RC_IO when the owner gave up. */
@@ -169,7 +172,8 @@ await_result(struct pg *pg, int64_t deadline_ms)
     }
 }
 
-/* ---- results -------------------------------------------------------------- */
+/* ---- results --------------------------------------------------------------
+ */
 
 static bool
 is_success(const PGresult *result)
@@ -224,7 +228,8 @@ collect(struct pg *pg, int64_t timeout_ms, PGresult **last)
     return rc;
 }
 
-/* ---- connection ----------------------------------------------------------- */
+/* ---- connection -----------------------------------------------------------
+ */
 
 enum rc
 pg_new(struct pg **out, const char *url, int64_t timeout_ms)
@@ -281,9 +286,9 @@ start_connecting(struct pg *pg)
     snprintf(user_timeout_ms, sizeof(user_timeout_ms), "%" PRId64,
              pg->timeout_ms + REPLY_GRACE_MS);
     /* What stands before the url is overridden by it. */
-    const char *const names[] = {
-        "fallback_application_name", "connect_timeout", "tcp_user_timeout",
-        "dbname", "client_encoding", NULL};
+    const char *const names[] = {"fallback_application_name", "connect_timeout",
+                                 "tcp_user_timeout",          "dbname",
+                                 "client_encoding",           NULL};
     const char *const values[] = {"sluice", connect_s, user_timeout_ms,
                                   pg->url,  "UTF8",    NULL};
     pg->conn = PQconnectStartParams(names, values, 1);
@@ -386,7 +391,8 @@ pg_disconnect(struct pg *pg)
     }
 }
 
-/* ---- statements ----------------------------------------------------------- */
+/* ---- statements -----------------------------------------------------------
+ */
 
 enum rc
 pg_exec(struct pg *pg, const char *sql, int param_count,

@@ -5,6 +5,7 @@ unit_tests += \
 	%D%/test_control \
 	%D%/test_feed \
 	%D%/test_fetcher \
+	%D%/test_housekeeper \
 	%D%/test_lane \
 	%D%/test_metrics \
 	%D%/test_migrate \
@@ -36,6 +37,14 @@ unit_tests += \
 	-Wl,--wrap=pg_affected \
 	-Wl,--wrap=pg_exec \
 	-Wl,--wrap=pg_result_free
+%C%_test_housekeeper_LDFLAGS = $(AM_LDFLAGS) \
+	-Wl,--wrap=journal_checkpoint \
+	-Wl,--wrap=journal_error \
+	-Wl,--wrap=journal_expire_keys \
+	-Wl,--wrap=journal_free \
+	-Wl,--wrap=journal_ledger \
+	-Wl,--wrap=journal_used_bytes \
+	-Wl,--wrap=log_event
 %C%_test_service_LDFLAGS = $(AM_LDFLAGS) \
 	-Wl,--wrap=store_pg_wake \
 	-Wl,--wrap=writer_flush

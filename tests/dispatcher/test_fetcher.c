@@ -9,8 +9,10 @@
 
 #include <arpa/inet.h>
 #include <dirent.h>
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <netdb.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -27,6 +29,35 @@
 
 #define CONNECTIONS 600
 #define PATIENCE_MS 20000 /* a test that waits this long has failed */
+
+/* ---- the resolver ---------------------------------------------------------
+ */
+
+#define SLOW_NAME "slow.invalid"
+
+/* What holds the look-ups of SLOW_NAME; read end, closed: they go on. */
+static int resolver_gate[2] = {-1, -1};
+
+typedef int resolve_fn(const char *, const char *, const struct addrinfo *,
+                       struct addrinfo **);
+
+/* In libc's place, for libcurl too: SLOW_NAME takes until the gate opens. */
+int
+getaddrinfo(const char *restrict node, const char *restrict service,
+            const struct addrinfo *restrict hints,
+            struct addrinfo **restrict out)
+{
+    resolve_fn *real = NULL;
+    void *found = dlsym(RTLD_NEXT, "getaddrinfo");
+    char end;
+
+    if (node != NULL && strcmp(node, SLOW_NAME) == 0) {
+        (void)!read(resolver_gate[0], &end, 1);
+        return EAI_AGAIN;
+    }
+    memcpy(&real, &found, sizeof(real)); /* ISO C has no cast for it */
+    return real != NULL ? real(node, service, hints, out) : EAI_SYSTEM;
+}
 
 /* ---- the server
  * -------------------------------------------------------------- */
@@ -636,6 +667,28 @@ localhost_needs_no_resolver_thread(void **state)
 /* An attempt that could not get a socket is none: it waits, and goes on when
  * descriptors are there again. */
 static void
+a_slow_resolver_holds_up_nobody(void **state)
+{
+    struct bench *b = *state;
+    int64_t start_ms = clock_now_ms();
+
+    assert_int_equal(pipe(resolver_gate), 0);
+    b->options.timeout_ms = 60;
+    fetcher_set(b->fetcher, &b->options);
+    assert_int_equal(fetcher_start(b->fetcher, "http://" SLOW_NAME "/1", 1),
+                     RC_OK);
+    alarm(PATIENCE_MS / 1000); /* a look-up waited for never ends */
+    drive_until(b, 1);
+    alarm(0);
+    assert_false(b->last.ok);
+    assert_string_equal(b->last.error, "no connection within 60 ms");
+    assert_true(clock_now_ms() - start_ms < PATIENCE_MS);
+    get(b, "/echo/1");
+    assert_true(b->last.ok);
+    (void)close(resolver_gate[1]); /* the thread ends, whoever owns it */
+}
+
+static void
 without_descriptors_a_get_waits(void **state)
 {
     struct bench *b = *state;
@@ -688,6 +741,7 @@ main(void)
         TEST(hundreds_at_once_are_all_answered),
         TEST(localhost_needs_no_resolver_thread),
         TEST(without_descriptors_a_get_waits),
+        TEST(a_slow_resolver_holds_up_nobody),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -142,9 +142,9 @@ teardown(void **state)
 static void
 start(struct fixture *f)
 {
-    assert_int_equal(housekeeper_start(&f->housekeeper,
-                                       (struct journal *)f, f->metrics),
-                     RC_OK);
+    assert_int_equal(
+        housekeeper_start(&f->housekeeper, (struct journal *)f, f->metrics),
+        RC_OK);
 }
 
 static void

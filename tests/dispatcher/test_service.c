@@ -289,8 +289,8 @@ a_pause_starts_nothing_new(void **state)
     assert_int_equal(eventfd_write(it.event_fd, 1), 0);
     await(&it.ticks, ticks + 2);
     assert_true(atomic_load(&it.paused));
-    assert_int_equal(
-        metrics_get(f->metrics, METRIC_PAUSED, SERVICE_CALLBACK), 1);
+    assert_int_equal(metrics_get(f->metrics, METRIC_PAUSED, SERVICE_CALLBACK),
+                     1);
     service_pause(f->thread, false);
     assert_false(service_is_paused(f->thread));
     ticks = atomic_load(&it.ticks);

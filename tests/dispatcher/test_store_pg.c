@@ -47,8 +47,8 @@ static struct {
     int connects;
     int statements;
     int seconds;
-    size_t largest; /* items of the largest good statement */
-    size_t timeout_above;  /* more items than this time out; 0: none */
+    size_t largest;         /* items of the largest good statement */
+    size_t timeout_above;   /* more items than this time out; 0: none */
     const char *refuse_all; /* this SQLSTATE for every statement */
     char sqlstate[6];
     bool stored[NUMBER_MAX];
@@ -70,7 +70,8 @@ unlock(void)
     pthread_mutex_unlock(&guard);
 }
 
-/* ---- the persister, in place of the callback service's --------------------- */
+/* ---- the persister, in place of the callback service's ---------------------
+ */
 
 struct persister {
     int numbers[ITEMS_MAX];
@@ -217,7 +218,8 @@ const struct store_persister callback_persister = {
     .free = persister_free,
 };
 
-/* ---- PostgreSQL -------------------------------------------------------------- */
+/* ---- PostgreSQL
+ * -------------------------------------------------------------- */
 
 enum rc __wrap_pg_connect(struct pg *pg);
 bool __wrap_pg_is_connected(const struct pg *pg);
@@ -325,7 +327,8 @@ __wrap_migrate_apply(struct pg *pg, const char *directory, int *applied,
     return rc;
 }
 
-/* ---- the journal and the writer ------------------------------------------------ */
+/* ---- the journal and the writer
+ * ------------------------------------------------ */
 
 enum rc __wrap_journal_identity(struct journal *j, struct uuid *out);
 enum rc __wrap_journal_outcome_page(struct journal *j, enum service service,
@@ -369,10 +372,10 @@ page_locked(int64_t after, size_t max_rows, struct journal_page *page)
             break;
         }
         if (fake.outcomes[k] != NULL) {
-            page->rows[page->count++] = (struct journal_row){
-                .seq = k + 1,
-                .body = fake.outcomes[k],
-                .body_bytes = strlen(fake.outcomes[k])};
+            page->rows[page->count++] =
+                (struct journal_row){.seq = k + 1,
+                                     .body = fake.outcomes[k],
+                                     .body_bytes = strlen(fake.outcomes[k])};
         }
     }
     fake.pages += page->count > 0 ? 1 : 0;
@@ -495,7 +498,8 @@ __wrap_writer_submit(struct writer *w, struct write *write)
     return queue_push(write->reply_to, write, 0);
 }
 
-/* ---- the tests' own ------------------------------------------------------------- */
+/* ---- the tests' own
+ * ------------------------------------------------------------- */
 
 struct fixture {
     struct conf conf;

@@ -161,9 +161,8 @@ setup(void **state)
     atomic_store(&at_gate, false);
     assert_int_equal(metrics_new(&f->metrics), RC_OK);
     assert_int_equal(queue_new(&f->replies, NUMBERS_MAX, 0), RC_OK);
-    assert_int_equal(writer_new(&f->writer, (struct journal *)&disk,
-                                f->metrics),
-                     RC_OK);
+    assert_int_equal(
+        writer_new(&f->writer, (struct journal *)&disk, f->metrics), RC_OK);
     for (int k = 0; k < NUMBERS_MAX; k++) {
         f->notes[k].write.apply = apply;
         f->notes[k].write.reply_to = f->replies;

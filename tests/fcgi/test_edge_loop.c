@@ -4,6 +4,8 @@
 #include "fcgi/edge_loop.h"
 
 #include <dirent.h>
+#include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <signal.h>
@@ -12,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -287,7 +290,8 @@ send_part(const struct fixture *f, size_t bytes)
     return fd;
 }
 
-#define MOST_OF_IT 80 /* bytes: BEGIN and a part of the parameters */
+#define TRICKLE_BYTES 24 /* more pieces than the loop looks at */
+#define MOST_OF_IT 80    /* bytes: BEGIN and a part of the parameters */
 
 /* ---- requests -------------------------------------------------------------
  */
@@ -383,6 +387,37 @@ full_side_pool_refuses_with_503(void **state)
         close(fds[k]);
     }
     expect(f, &item, 202);
+}
+
+/* The tick finds it whole, and nothing else wakes the loop. */
+static void
+request_completed_beside_a_full_side_pool_is_answered(void **state)
+{
+    struct fixture *f = *state;
+    struct text wire = {0};
+    int fds[SIDE_POOL_PER_THREAD];
+    struct pollfd answer = {.events = POLLIN};
+
+    start(f);
+    client_build(&wire, &item);
+    for (size_t k = 0; k < ARRAY_COUNT(fds); k++) {
+        fds[k] = send_part(f, MOST_OF_IT);
+    }
+    answer.fd = client_connect(f->socket);
+    (void)poll(NULL, 0, 300); /* until the side pool has all of them */
+    for (size_t k = 0; k < TRICKLE_BYTES; k++) {
+        client_send(answer.fd, wire.data + k, 1);
+        expect(f, &item, 202);
+    }
+    client_send(answer.fd, wire.data + TRICKLE_BYTES,
+                wire.bytes - TRICKLE_BYTES);
+    assert_int_equal(poll(&answer, 1, 3000), 1);
+    assert_int_equal(read_status(answer.fd), 202);
+    close(answer.fd);
+    for (size_t k = 0; k < ARRAY_COUNT(fds); k++) {
+        close(fds[k]);
+    }
+    text_free(&wire);
 }
 
 static void
@@ -709,6 +744,45 @@ drain_finishes_what_is_in_hand(void **state)
     text_free(&wire);
 }
 
+/* The web server sent it before it could know. */
+static void
+drain_serves_what_has_come_on_a_kept_connection(void **state)
+{
+    struct fixture *f = *state;
+    struct client_request request = item;
+    struct text wire = {0};
+    char lock_path[112];
+    int kept;
+    int held_up;
+    int lock_fd;
+
+    start(f);
+    request.keep = true;
+    client_build(&wire, &request);
+    kept = client_connect(f->socket);
+    client_send(kept, wire.data, wire.bytes);
+    assert_int_equal(read_status(kept), 202);
+    /* While the loop waits for the lock, the signal comes, and then it. */
+    (void)snprintf(lock_path, sizeof(lock_path), "%s.lock", f->path);
+    lock_fd = open(lock_path, O_RDWR | O_CLOEXEC);
+    assert_true(lock_fd >= 0);
+    assert_int_equal(flock(lock_fd, LOCK_EX), 0);
+    held_up = client_connect(f->socket);
+    client_send(held_up, wire.data, wire.bytes);
+    (void)poll(NULL, 0, 200);
+    ask_to_drain(f);
+    client_send(kept, wire.data, wire.bytes);
+    close(lock_fd);
+    assert_int_equal(read_status(held_up), 202);
+    assert_int_equal(read_status(kept), 202);
+    assert_true(client_is_closed(kept));
+    assert_int_equal(join(f), RC_OK);
+    assert_int_equal(accepted(f), 3);
+    close(held_up);
+    close(kept);
+    text_free(&wire);
+}
+
 static void
 idle_loop_drains_at_once(void **state)
 {
@@ -729,6 +803,7 @@ main(void)
         TEST(request_that_trickles_is_read_in_the_side_pool),
         TEST(slow_body_gets_408_and_holds_up_nobody),
         TEST(full_side_pool_refuses_with_503),
+        TEST(request_completed_beside_a_full_side_pool_is_answered),
         TEST(kept_connection_serves_request_after_request),
         TEST(second_request_behind_the_first_ends_the_connection),
         TEST(wrong_records_end_the_connection_only),
@@ -741,6 +816,7 @@ main(void)
         TEST(idle_kept_connection_gives_way),
         TEST(running_out_of_descriptors_is_survived),
         TEST(drain_finishes_what_is_in_hand),
+        TEST(drain_serves_what_has_come_on_a_kept_connection),
         TEST(idle_loop_drains_at_once),
     };
 

@@ -11,9 +11,9 @@
 
 static struct {
     char dir[64];
-    char bin[256];  /* folder of initdb and pg_ctl */
-    char url[256];  /* as last handed out */
-    char as[64];    /* what a command begins with */
+    char bin[256]; /* folder of initdb and pg_ctl */
+    char url[256]; /* as last handed out */
+    char as[64];   /* what a command begins with */
 } cluster;
 
 static int

@@ -13,11 +13,12 @@ setup(void **state)
     (void)pg_fixture_database("o");
     struct pg *pg = pg_fixture_pg("o");
     assert_int_equal(
-        pg_exec_script(pg, "CREATE TABLE objects (id bigint PRIMARY KEY,"
-                           " last_seen timestamptz NOT NULL);"
-                           "INSERT INTO objects VALUES "
-                           "(0, now()), (7, now()), (8, now() - interval '1 h'),"
-                           "(9007199254740992, '2026-01-02 03:04:05.678Z')"),
+        pg_exec_script(pg,
+                       "CREATE TABLE objects (id bigint PRIMARY KEY,"
+                       " last_seen timestamptz NOT NULL);"
+                       "INSERT INTO objects VALUES "
+                       "(0, now()), (7, now()), (8, now() - interval '1 h'),"
+                       "(9007199254740992, '2026-01-02 03:04:05.678Z')"),
         RC_OK);
     *state = pg;
     return 0;

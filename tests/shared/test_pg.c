@@ -66,8 +66,8 @@ affected_rows_are_counted(void **state)
     assert_int_equal(pg_exec_script(pg, "CREATE TEMP TABLE t (n int);"
                                         "INSERT INTO t VALUES (1), (2), (3)"),
                      RC_OK);
-    assert_int_equal(
-        pg_exec(pg, "DELETE FROM t WHERE n > 1", 0, NULL, &result), RC_OK);
+    assert_int_equal(pg_exec(pg, "DELETE FROM t WHERE n > 1", 0, NULL, &result),
+                     RC_OK);
     assert_int_equal(pg_affected(result), 2);
     pg_result_free(&result);
     assert_int_equal(pg_exec(pg, "DROP TABLE t", 0, NULL, &result), RC_OK);
@@ -100,15 +100,14 @@ the_session_is_set_for_durability_and_bounds(void **state)
 {
     struct pg *pg = *state;
     struct pg_result *result;
-    assert_int_equal(
-        pg_exec(pg,
-                "SELECT current_setting('synchronous_commit'), "
-                "current_setting('statement_timeout'), "
-                "current_setting('client_encoding'), "
-                "current_setting('standard_conforming_strings'), "
-                "current_setting('application_name')",
-                0, NULL, &result),
-        RC_OK);
+    assert_int_equal(pg_exec(pg,
+                             "SELECT current_setting('synchronous_commit'), "
+                             "current_setting('statement_timeout'), "
+                             "current_setting('client_encoding'), "
+                             "current_setting('standard_conforming_strings'), "
+                             "current_setting('application_name')",
+                             0, NULL, &result),
+                     RC_OK);
     assert_string_equal(pg_value(result, 0, 0), "on");
     assert_string_equal(pg_value(result, 0, 1), "2s");
     assert_string_equal(pg_value(result, 0, 2), "UTF8");
@@ -165,7 +164,8 @@ an_error_does_not_show_the_row(void **state)
 {
     struct pg *pg = *state;
     assert_int_equal(
-        pg_exec_script(pg, "CREATE TEMP TABLE t (n text CHECK (n <> 'secret'))"),
+        pg_exec_script(pg,
+                       "CREATE TEMP TABLE t (n text CHECK (n <> 'secret'))"),
         RC_OK);
     assert_int_equal(
         pg_exec(pg, "INSERT INTO t VALUES ('secret')", 0, NULL, NULL),
@@ -223,10 +223,10 @@ static void
 a_session_killed_under_a_statement_is_an_io_error_once(void **state)
 {
     struct pg *pg = *state;
-    assert_int_equal(
-        pg_exec(pg, "SELECT pg_terminate_backend(pg_backend_pid())", 0, NULL,
-                NULL),
-        RC_IO);
+    assert_int_equal(pg_exec(pg,
+                             "SELECT pg_terminate_backend(pg_backend_pid())", 0,
+                             NULL, NULL),
+                     RC_IO);
     assert_false(pg_is_connected(pg));
     assert_int_equal(pg_fixture_ask(pg, "SELECT 5"), 5);
 }
