@@ -404,7 +404,8 @@ control_start(struct control **out, const struct control_options *options)
     memcpy(c->path, options->conf->control.path, sizeof(c->path));
     c->listen_fd = -1;
     c->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    rc = c->stop_fd < 0 ? RC_IO : commands_new(&c->commands, options);
+    rc = c->stop_fd < 0 ? RC_IO
+                        : commands_new(&c->commands, options, c->stop_fd);
     if (rc == RC_OK) {
         rc = open_socket(c);
         if (rc != RC_OK) {

@@ -33,6 +33,7 @@ struct commands {
     int64_t journal_max_bytes;
     int64_t node_id;
     int64_t started_unix_ms;
+    int stop_fd; /* readable: what takes long ends early */
     struct feed *feed;
     struct writer *writer;
     struct metrics *metrics;
@@ -384,7 +385,16 @@ collect_id(void *arg, const struct journal_entry *entry)
     return change->count < DEAD_GROUP;
 }
 
-/* Retry all of a service, a group at a time. */
+static bool
+is_stopping(const struct commands *c)
+{
+    struct pollfd stop = {.fd = c->stop_fd, .events = POLLIN};
+
+    return poll(&stop, 1, 0) > 0;
+}
+
+/* Retry all of a service, a group at a time. Hundreds of thousands take
+ * their time: the end of the process does not wait for them. */
 static enum rc
 retry_all(struct commands *c, enum service service, int64_t *total,
           struct text *out)
@@ -395,7 +405,7 @@ retry_all(struct commands *c, enum service service, int64_t *total,
     enum rc rc = journal_newest(c->journal, service, &collect.newest);
 
     *total = 0;
-    while (rc == RC_OK && after != collect.last_seq) {
+    while (rc == RC_OK && after != collect.last_seq && !is_stopping(c)) {
         after = collect.last_seq;
         collect.change = calloc(1, sizeof(*collect.change));
         if (collect.change == NULL) {
@@ -701,7 +711,8 @@ commands_run(struct commands *c, char *line, struct text *answer)
  */
 
 enum rc
-commands_new(struct commands **out, const struct control_options *options)
+commands_new(struct commands **out, const struct control_options *options,
+             int stop_fd)
 {
     const struct conf_journal *conf = &options->conf->journal;
     struct journal_options reader = journal_options_of(conf, JOURNAL_READER);
@@ -715,6 +726,7 @@ commands_new(struct commands **out, const struct control_options *options)
     c->journal_max_bytes = conf->max_bytes;
     c->node_id = options->conf->node.id;
     c->started_unix_ms = options->started_unix_ms;
+    c->stop_fd = stop_fd;
     c->feed = options->feed;
     c->writer = options->writer;
     c->metrics = options->metrics;

@@ -10,9 +10,11 @@
 
 struct commands;
 
-/* Opens a reader of the journal. RC_NOMEM, RC_IO. All calls: one thread. */
+/* Opens a reader of the journal. A command that takes long ends early once
+ * stop_fd (borrowed) is readable. RC_NOMEM, RC_IO. All calls: one thread. */
 enum rc commands_new(struct commands **out,
-                     const struct control_options *options) MUST_CHECK;
+                     const struct control_options *options,
+                     int stop_fd) MUST_CHECK;
 void commands_free(struct commands **c);
 
 /* Run a line (which is taken apart). RC_OK: answer = the document; RC_AGAIN: a

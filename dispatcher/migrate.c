@@ -208,7 +208,7 @@ compare(struct migration *m, int *done)
             text_printf(m->why,
                         "%s/%s differs from %s as it was applied (SHA-256): "
                         "restore the file, and put changes into a new one",
-                        m->directory, m->files[number - 1].name, name);
+                        m->directory, m->files[row].name, name);
             rc = RC_INVALID;
         }
     }

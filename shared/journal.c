@@ -246,6 +246,20 @@ disconnect(struct journal *j)
     j->wal_frames = 0;
 }
 
+/* A failed fsync marks its pages clean, so that the frames may never reach the
+ * disk. This connection knows that they are not committed, and the next commit
+ * writes over them. Were it the last one and closed, the next one to open would
+ * find them whole in the page cache, take them for committed, and append to
+ * what the next crash of the system may cut off. */
+static bool
+stays_open(int code)
+{
+    int primary = code & 0xff;
+
+    return primary == SQLITE_BUSY || primary == SQLITE_LOCKED ||
+           code == SQLITE_IOERR_FSYNC;
+}
+
 enum rc
 journal_failed(struct journal *j, int code)
 {
@@ -260,10 +274,8 @@ journal_failed(struct journal *j, int code)
             (void)sqlite3_exec(j->db, "ROLLBACK", NULL, NULL, NULL);
         }
         /* Busy is somebody else's doing, the rest may have left this
-         * connection with a wrong idea of the file (a failed fsync marks its
-         * pages clean): begin anew. */
-        if ((primary != SQLITE_BUSY && primary != SQLITE_LOCKED) ||
-            sqlite3_get_autocommit(j->db) == 0) {
+         * connection with a wrong idea of the file: begin anew. */
+        if (!stays_open(code) || sqlite3_get_autocommit(j->db) == 0) {
             disconnect(j);
         }
     } else {
@@ -637,7 +649,8 @@ journal_row_decode(sqlite3_stmt *statement, struct journal_row *row)
         row->broken = true;
     }
     if (sqlite3_column_type(statement, 2) == SQLITE_INTEGER &&
-        sqlite3_column_int64(statement, 2) >= 0) {
+        sqlite3_column_int64(statement, 2) >= 0 &&
+        sqlite3_column_int64(statement, 2) <= JOURNAL_RECEIVED_MAX) {
         row->received_unix_ms = sqlite3_column_int64(statement, 2);
     } else {
         row->broken = true;

@@ -18,6 +18,10 @@
 /* A body in a row may not be larger: no frame could carry it. */
 #define JOURNAL_BODY_BYTES_MAX (1024 * 1024)
 
+/* Nothing was received after the year 9999. What is larger would spoil the
+ * outcome, and the statement, that it shares with others. */
+#define JOURNAL_RECEIVED_MAX INT64_C(253402300799999)
+
 /* What a row takes besides its body, index entries included. Estimates, used
  * for the shares of max_bytes only; pages are what is really counted. */
 #define JOURNAL_ROW_COST 96

@@ -15,6 +15,7 @@ mirror=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null |
     grep -m 1 'debian/*$')
 
 root=$(mktemp -d /tmp/sluice-fresh-XXXXXX)
+chmod 755 "$root"
 debootstrap --variant=minbase bookworm "$root" "$mirror" >"$root.log" 2>&1 ||
     { tail "$root.log"; exit 1; }
 cp /etc/resolv.conf "$root/etc/resolv.conf"

@@ -1,21 +1,25 @@
 -- wrk: POST /callback with 100 ids, in turn a few hundred different bodies.
 -- The first thread's last line is for bench.py.
-local bodies = {}
-math.randomseed(42)
-for k = 1, 256 do
-   local ids = {}
-   for i = 1, 100 do
-      ids[i] = math.random(0, 9999999)
+local requests = {}
+
+-- Not before: wrk has the Host header from here on.
+function init()
+   math.randomseed(42)
+   wrk.headers["Content-Type"] = "application/json"
+   for k = 1, 256 do
+      local ids = {}
+      for i = 1, 100 do
+         ids[i] = math.random(0, 9999999)
+      end
+      requests[k] = wrk.format("POST", nil, nil,
+         '{"object_ids": [' .. table.concat(ids, ", ") .. "]}")
    end
-   local body = '{"object_ids": [' .. table.concat(ids, ", ") .. "]}"
-   bodies[k] = wrk.format("POST", "/callback",
-      { ["Content-Type"] = "application/json" }, body)
 end
 
 local at = 0
 function request()
-   at = at % #bodies + 1
-   return bodies[at]
+   at = at % #requests + 1
+   return requests[at]
 end
 
 local threads = {}

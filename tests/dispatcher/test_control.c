@@ -266,6 +266,36 @@ all_dead_letters_are_retried_in_groups(void **state)
 }
 
 static void
+a_stop_does_not_wait_for_all_retries(void **state)
+{
+    struct bench *b = *state;
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    struct journal_ledger ledger;
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+    (void)fixture_ledger(b->f);
+    fixture_sql(b->f,
+                "WITH RECURSIVE n(i) AS (VALUES(1) UNION ALL"
+                " SELECT i + 1 FROM n WHERE i < 40000)"
+                " INSERT INTO dead(service, seq, id, received, died, reason,"
+                " body) SELECT 'callback', i, randomblob(16), 1, 1, 'no luck',"
+                " x'5b375d' FROM n;"
+                "INSERT INTO sqlite_sequence VALUES('queue_callback', 40000);"
+                "UPDATE counter SET accepted = 40000, dead = 40000");
+    (void)snprintf(address.sun_path, sizeof address.sun_path, "%s",
+                   b->conf->control.path);
+    assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof address),
+                     0);
+    assert_int_equal(send(fd, "dead retry all\n", 15, 0), 15);
+    work_free(next_work(b)); /* it has begun */
+    control_stop(&b->control);
+    ledger = fixture_ledger(b->f);
+    assert_true(ledger.balanced);
+    assert_true(ledger.dead > 0);
+    (void)close(fd);
+}
+
+static void
 a_dead_letter_dropped_is_final(void **state)
 {
     struct bench *b = *state;
@@ -520,6 +550,7 @@ main(void)
         WITH_CONTROL(the_queue_is_shown),
         WITH_CONTROL(a_dead_letter_retried_comes_back_under_a_new_seq),
         WITH_CONTROL(all_dead_letters_are_retried_in_groups),
+        WITH_CONTROL(a_stop_does_not_wait_for_all_retries),
         WITH_CONTROL(a_dead_letter_dropped_is_final),
         WITH_CONTROL(a_request_is_explained),
         WITH_CONTROL(drain_holds_the_feed_until_resume),

@@ -115,6 +115,21 @@ a_changed_file_is_refused_with_what_to_do(void **state)
 }
 
 static void
+a_record_before_the_first_file_is_refused(void **state)
+{
+    struct fixture *f = *state;
+    put_two(f);
+    assert_int_equal(migrate(f), RC_OK);
+    assert_int_equal(pg_exec(f->pg,
+                             "INSERT INTO sluice_migrations (number, name, "
+                             "sha256) VALUES (0, '0000_none.sql', '')",
+                             0, NULL, NULL),
+                     RC_OK);
+    assert_int_equal(migrate(f), RC_INVALID);
+    assert_non_null(strstr(text_cstr(&f->why), "0000_none.sql"));
+}
+
+static void
 a_newer_schema_is_refused(void **state)
 {
     struct fixture *f = *state;
@@ -244,6 +259,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         CASE(files_are_applied_once_and_in_order),
         CASE(a_changed_file_is_refused_with_what_to_do),
+        CASE(a_record_before_the_first_file_is_refused),
         CASE(a_newer_schema_is_refused),
         CASE(a_failing_script_leaves_nothing_and_names_itself),
         CASE(a_gap_or_no_files_is_an_error),

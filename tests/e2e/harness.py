@@ -290,6 +290,7 @@ class Place:
         self.instances = []
         self.count = 0
         atexit.register(self.kill_all)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
 
     def copy_programs(self):
         """Where the user may run them, whoever may read the tree."""
@@ -767,9 +768,10 @@ class Instance:
         if self.database_connection is not None:
             try:
                 return self.execute(statement, values)
-            except psycopg2.DatabaseError:
-                # Its server may have been restarted since it was last used.
-                if not self.database_connection.closed:
+            except psycopg2.DatabaseError as error:
+                # Its server may have been restarted since it was last used:
+                # no SQLSTATE, or one of class 57 (operator intervention).
+                if (error.pgcode or "57")[:2] != "57":
                     raise
         self.database_connection = self.place.postgres.connect(self.database)
         return self.execute(statement, values)

@@ -351,6 +351,7 @@ def test_handlers_end_with_their_parent(make):
     instance.callback.popen.wait()
     wait_for(lambda: not any(is_alive(p) for p in pids),
              "--die-with-parent", 10)
+    instance.stop_handlers()
     instance.start_handlers()
     wait_recovered(instance, [2], 10)
 

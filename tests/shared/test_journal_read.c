@@ -274,6 +274,25 @@ a_damaged_row_is_flagged_and_can_be_buried(void **state)
     journal_page_free(&page);
 }
 
+static void
+a_time_beyond_all_dates_is_damage(void **state)
+{
+    struct fixture *f = *state;
+    struct journal_page page = {0};
+
+    assert_int_equal(fixture_ledger(f).pending, 0);
+    fixture_sql(f, "INSERT INTO queue_callback(id, received, body) VALUES"
+                   "(randomblob(16), 253402300799999, x'5b5d'),"
+                   "(randomblob(16), 253402300800000, x'5b5d'),"
+                   "(randomblob(16), 9223372036854775807, x'5b5d')");
+    page_of(f, 0, 100, 1000, &page);
+    assert_int_equal(page.count, 3);
+    assert_false(page.rows[0].broken);
+    assert_true(page.rows[1].broken);
+    assert_true(page.rows[2].broken);
+    journal_page_free(&page);
+}
+
 /* ---- look-ups
  * ----------------------------------------------------------------------- */
 
@@ -364,6 +383,7 @@ main(void)
         CASE(newest_is_the_last_number_even_of_an_empty_queue),
         CASE(outcomes_come_in_pages_too),
         CASE(a_damaged_row_is_flagged_and_can_be_buried),
+        CASE(a_time_beyond_all_dates_is_damage),
         CASE(an_id_is_found_where_it_is),
         CASE(a_read_leaves_no_transaction_behind),
     };

@@ -12,7 +12,7 @@ struct shim_file {
     sqlite3_file *real; /* behind this struct */
 };
 
-static struct vfs_shim shim;
+static struct vfs_shim shim = {.wal_written_from = -1, .wal_lost_from = -1};
 static sqlite3_vfs *real_vfs;
 
 /* Count an op; the code it must fail with, or SQLITE_OK. */
@@ -65,6 +65,10 @@ shim_write(sqlite3_file *file, const void *data, int bytes, sqlite3_int64 at)
     int code = op(VFS_SHIM_WRITE);
 
     shim.wal_dirty = shim.wal_dirty || of(file)->wal;
+    if (of(file)->wal &&
+        (shim.wal_written_from < 0 || at < shim.wal_written_from)) {
+        shim.wal_written_from = at;
+    }
     return code != SQLITE_OK ? code
                              : real->pMethods->xWrite(real, data, bytes, at);
 }
@@ -78,12 +82,29 @@ shim_truncate(sqlite3_file *file, sqlite3_int64 size)
     return code != SQLITE_OK ? code : real->pMethods->xTruncate(real, size);
 }
 
+/* A failed sync marks the pages clean: only what is written again is synced by
+ * the next one. */
+static void
+note_wal_sync(bool good)
+{
+    if (!good && shim.wal_lost_from < 0) {
+        shim.wal_lost_from = shim.wal_written_from;
+    } else if (good && shim.wal_written_from >= 0 &&
+               shim.wal_written_from <= shim.wal_lost_from) {
+        shim.wal_lost_from = -1;
+    }
+    shim.wal_written_from = -1;
+}
+
 static int
 shim_sync(sqlite3_file *file, int flags)
 {
     sqlite3_file *real = of(file)->real;
     int code = op(VFS_SHIM_SYNC);
 
+    if (of(file)->wal) {
+        note_wal_sync(code == SQLITE_OK);
+    }
     if (code == SQLITE_OK && of(file)->wal) {
         shim.wal_syncs++;
         shim.wal_dirty = false;

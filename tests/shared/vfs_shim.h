@@ -19,6 +19,11 @@ struct vfs_shim {
     int64_t count[VFS_SHIM_OPS]; /* of all files */
     int64_t wal_syncs;
     bool wal_dirty; /* written since its last sync */
+    /* Offsets in the WAL, -1: none. Of what was written since its last sync,
+     * the first; and of what a failed sync may have kept from the disk for
+     * ever, unless it is written again before the next one. */
+    int64_t wal_written_from;
+    int64_t wal_lost_from;
     /* The fail_at-th op of this kind from now on (1 = the next) answers
      * fail_code; with fail_on also all that follow. 0: none. */
     enum vfs_shim_op fail_op;

@@ -226,7 +226,8 @@ accept_connections(struct server *s)
     int one = 1;
 
     for (;;) {
-        int fd = accept4(s->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        int fd =
+            accept4(s->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
         struct epoll_event event = {.events = EPOLLIN};
         struct connection *c;
 
