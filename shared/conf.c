@@ -82,7 +82,7 @@ static const struct key keys[] = {
      .min = MIB, .max = 16 * TIB, .number = 10 * GIB,
      .help = "used pages and WAL at which requests get 503"},
     {"journal", "reserve_bytes", AT(journal, reserve_bytes), .type = TYPE_BYTES,
-     .max = TIB, .number = 64 * MIB,
+     .max = TIB, .number = 128 * MIB,
      .help = "handlers answer 503 when the file system has less free; what "
              "is left is the dispatcher's"},
     {"journal", "lock_timeout_ms", AT(journal, lock_timeout_ms),

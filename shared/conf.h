@@ -35,7 +35,7 @@ struct conf_journal {
     char path[CONF_PATH_BYTES]; /* journal.path; <dir>/journal.db */
     int64_t max_bytes;          /* journal.max_bytes 1 MiB..16 TiB; 10 GiB */
     int64_t reserve_bytes;      /* journal.reserve_bytes: handlers stop when the
-                                   file system has less free; 0..1 TiB; 64 MiB */
+                                   file system has less free; 0..1 TiB; 128 MiB */
     int64_t lock_timeout_ms;    /* journal.lock_timeout_ms 10..60000; 5000 */
 };
 

@@ -303,14 +303,39 @@ journal_failed(struct journal *j, int code)
 /* ---- opening ---------------------------------------------------------------
  */
 
+/* Pages of the file that the next rows will use before it grows. */
+static int64_t
+unused_bytes(const struct journal *j)
+{
+    sqlite3_stmt *ask = j->sql[SQL_FREE_COUNT][SERVICE_CALLBACK];
+    int64_t pages = 0;
+
+    if (ask == NULL) { /* not open */
+        return 0;
+    }
+    if (sqlite3_step(ask) == SQLITE_ROW) {
+        pages = sqlite3_column_int64(ask, 0);
+    }
+    (void)sqlite3_reset(ask);
+    return pages * j->page_bytes;
+}
+
 bool
 journal_disk_low(const struct journal *j)
 {
     struct statvfs fs;
+    int64_t wal_bytes = j->wal_frames * (j->page_bytes + WAL_FRAME_HEAD);
 
-    /* The lock file is there when there is a journal. */
+    if (j->reserve_bytes == 0) {
+        return false;
+    }
+    /* The file never shrinks: what was retired from it counts as room. What is
+     * in the WAL has yet to find room in the file: else the checkpoint would
+     * use up the reserve, or fail, and nothing could ever be retired.
+     * The lock file is there when there is a journal. */
     return statvfs(j->lock_path, &fs) == 0 &&
-           (int64_t)(fs.f_bavail * fs.f_frsize) < j->reserve_bytes;
+           (int64_t)(fs.f_bavail * fs.f_frsize) + unused_bytes(j) <
+               j->reserve_bytes + wal_bytes;
 }
 
 /* The first column of a statement's first row as a number. */
@@ -475,6 +500,12 @@ settings(struct journal *j)
     }
     wal_bytes =
         j->max_bytes / 8 < WAL_BYTES_MAX ? j->max_bytes / 8 : WAL_BYTES_MAX;
+    if (j->reserve_bytes > 0 && j->reserve_bytes / 2 < wal_bytes) {
+        /* Half of the reserve for the WAL, half for what its checkpoint adds
+         * to the file. */
+        wal_bytes = j->reserve_bytes / 2 > WAL_BYTES_MIN ? j->reserve_bytes / 2
+                                                         : WAL_BYTES_MIN;
+    }
     j->wal_frames_full = (int)(wal_bytes / (j->page_bytes + WAL_FRAME_HEAD));
     j->wal_frames_checkpoint = j->wal_frames_full;
     return code;

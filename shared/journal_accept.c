@@ -58,6 +58,12 @@ disk_check(struct journal *j)
         j->disk_asked_ms = now_ms;
         j->disk_written_bytes = 0;
         j->disk_low = journal_disk_low(j);
+        if (j->disk_low && journal_ready(j) == RC_OK &&
+            journal_checkpoint_passes(j) == RC_OK) {
+            /* Not if only the WAL had yet to find its room, or the file has
+             * unused pages. */
+            j->disk_low = journal_disk_low(j);
+        }
     }
     if (j->disk_low) {
         journal_note(j, "%s: less free disk than the reserve of %lld bytes",
@@ -285,26 +291,6 @@ requests_valid(struct journal_request *requests, size_t count)
     return valid;
 }
 
-/* The dispatcher is away, or cannot keep up: see to it that the WAL stays
- * bounded. What goes wrong here is not this batch's failure. */
-static void
-wal_relieve(struct journal *j)
-{
-    int frames = j->wal_frames;
-
-    if (frames <= j->wal_frames_checkpoint) {
-        return;
-    }
-    if (journal_checkpoint_passes(j) == RC_OK) {
-        /* A reader may keep the WAL from being reused: then not again before
-         * it has grown by as much. */
-        j->wal_frames_checkpoint = j->wal_frames_full;
-        if (j->wal_frames != 0) {
-            j->wal_frames_checkpoint += frames;
-        }
-    }
-}
-
 enum rc
 journal_accept(struct journal *j, struct journal_request *requests,
                size_t count, int64_t keys_until_unix_ms)
@@ -331,7 +317,7 @@ journal_accept(struct journal *j, struct journal_request *requests,
     }
     journal_unlock(j);
     if (rc == RC_OK) {
-        wal_relieve(j);
+        journal_relieve(j);
         return RC_OK;
     }
     for (size_t i = 0; i < count; i++) {

@@ -167,4 +167,9 @@ int journal_create(const char *path, int flags);
  * wal_frames = 0 when the next commit will reuse the WAL from its start. */
 enum rc journal_checkpoint_passes(struct journal *j) MUST_CHECK;
 
+/* After a commit, unlocked: checkpoint if the WAL has grown past its bound,
+ * because the housekeeper is away or cannot keep up. What goes wrong here is
+ * not the commit's failure. */
+void journal_relieve(struct journal *j);
+
 #endif

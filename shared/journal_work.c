@@ -61,6 +61,7 @@ journal_commit(struct journal *j)
     }
     j->writing = false;
     journal_unlock(j);
+    journal_relieve(j);
     return RC_OK;
 }
 
@@ -636,6 +637,24 @@ journal_checkpoint_passes(struct journal *j)
         journal_unlock(j);
     }
     return rc;
+}
+
+void
+journal_relieve(struct journal *j)
+{
+    int frames = j->wal_frames;
+
+    if (frames <= j->wal_frames_checkpoint) {
+        return;
+    }
+    if (journal_checkpoint_passes(j) == RC_OK) {
+        /* A reader may keep the WAL from being reused: then not again before
+         * it has grown by as much. */
+        j->wal_frames_checkpoint = j->wal_frames_full;
+        if (j->wal_frames != 0) {
+            j->wal_frames_checkpoint += frames;
+        }
+    }
 }
 
 enum rc

@@ -137,7 +137,7 @@ an_empty_file_gives_the_documented_defaults(void **state)
     assert_int_equal(c->log.level, LOG_INFO);
     assert_string_equal(c->journal.path, in_dir(f, "/journal.db"));
     assert_true(c->journal.max_bytes == INT64_C(10) << 30);
-    assert_int_equal(c->journal.reserve_bytes, 64 << 20);
+    assert_int_equal(c->journal.reserve_bytes, 128 << 20);
     assert_int_equal(c->journal.lock_timeout_ms, 5000);
     (void)snprintf(expected, sizeof(expected), "ipc://%s/run/link.sock",
                    f->dir);

@@ -31,7 +31,7 @@ from harness import descendants, is_online, signal_if_alive  # noqa: E402
 from load import Clients  # noqa: E402
 
 RESTARTS = 10
-IDS_MAX = 30
+IDS_MAX = 10
 # How often each is the victim, of 100.
 WEIGHTS = {"handler": 50, "multiwatch": 8, "sluiced": 14, "objects": 14,
            "postgres session": 14}
@@ -52,7 +52,7 @@ class Torture:
             delay_ms=(3, 40), kept=True,
             conf={"callback.retry_base_ms": 100, "callback.max_attempts": 6})
         self.clients = Clients(self.instance.port, self.make_ids,
-                               clients=8, pause_s=0.1)
+                               clients=12, pause_s=0.03)
 
     # The load
 
@@ -262,7 +262,7 @@ class Torture:
 def parse_arguments():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=110)
+    parser.add_argument("--seconds", type=float, default=120)
     parser.add_argument("--seed", type=int, default=random.randrange(10 ** 6))
     return parser.parse_args()
 
