@@ -12,9 +12,11 @@
 
 #define SETTLED_MAX CALLBACK_OUTCOME_MAX
 #define FAILED_MAX 512U
-/* Rows that the ending requests of a batch may change, about: a request, and
- * each of its dead items. */
-#define COST_MAX 2048U
+/* Pages that the ending requests of a batch may write, about. Its transaction
+ * must fit into the WAL's half of journal.reserve_bytes, or a journal that has
+ * filled its disk could never be emptied; and accepting waits for it. */
+#define PAGES_MAX 256U
+#define IDS_PER_PAGE 200U
 #define DECIMAL_BYTES 24
 
 enum batch_state {
@@ -157,19 +159,26 @@ apply(struct journal *journal, struct write *write)
 /* ---- on the service's thread ------------------------------------------------
  */
 
+/* A request's row is rewritten whole; its dead items get a row each. */
+static unsigned
+pages_of(const struct callback_request *request)
+{
+    return 1 + request->count / IDS_PER_PAGE + request->dead;
+}
+
 static void
 gather_requests(struct callback_outcome *o)
 {
     struct callback_request **at = &o->requests;
-    unsigned cost = 0;
+    unsigned pages = 0;
 
-    while (cost < COST_MAX) {
+    while (pages < PAGES_MAX) {
         struct callback_request *request = callback_pool_take_finished(o->pool);
 
         if (request == NULL) {
             break;
         }
-        cost += 1 + request->dead;
+        pages += pages_of(request);
         if (!request->broken && request->dead == 0) {
             o->with_outcome = true;
         }
