@@ -481,12 +481,16 @@ settings(struct journal *j)
     j->wal_keep_bytes =
         j->max_bytes / 16 < WAL_BYTES_MAX ? j->max_bytes / 16 : WAL_BYTES_MAX;
 
-    /* The size limit cuts a WAL that has grown past it when it is next
+    /* Debian's SQLite overwrites what is deleted with zeros unless told not to:
+     * each retired page would go through the WAL once more, and a retirement
+     * would not fit into the reserve of a full disk.
+     * The size limit cuts a WAL that has grown past it when it is next
      * reused: it counts against max_bytes. */
     (void)snprintf(text, sizeof text,
                    "PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=0;"
                    "PRAGMA mmap_size=0; PRAGMA temp_store=MEMORY;"
                    "PRAGMA trusted_schema=OFF; PRAGMA cell_size_check=ON;"
+                   "PRAGMA secure_delete=OFF;"
                    "PRAGMA cache_size=-%d; PRAGMA journal_size_limit=%lld;"
                    "PRAGMA query_only=%d",
                    CACHE_KIB, (long long)j->wal_keep_bytes,
