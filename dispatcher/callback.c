@@ -399,6 +399,7 @@ callback_tick(void *arg, struct now now, bool paused)
     int64_t wait_ms = IDLE_MS;
     int64_t fetcher_ms = -1;
     int64_t due_ms = -1;
+    int64_t submit_ms;
     int64_t log_ms;
     size_t started = 0;
 
@@ -422,9 +423,9 @@ callback_tick(void *arg, struct now now, bool paused)
     if (started > 0) { /* not driven yet */
         fetcher_ms = 0;
     }
-    if (callback_outcome_submit(self->outcome, now.unix_ms) != RC_OK &&
-        wait_ms > TRY_AGAIN_MS) {
-        wait_ms = TRY_AGAIN_MS;
+    submit_ms = callback_outcome_submit(self->outcome, now);
+    if (submit_ms >= 0 && submit_ms < wait_ms) {
+        wait_ms = submit_ms;
     }
     show(self);
     if (fetcher_ms >= 0 && fetcher_ms < wait_ms) {

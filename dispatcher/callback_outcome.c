@@ -18,6 +18,10 @@
 #define PAGES_MAX 256U
 #define IDS_PER_PAGE 200U
 #define DECIMAL_BYTES 24
+/* Between two batches, unless one is full: each costs the edge the lock for an
+ * fsync, and PostgreSQL a transaction. */
+#define GATHER_MS 50
+#define TRY_AGAIN_MS 10 /* writer full, no memory */
 
 enum batch_state {
     BATCH_NONE,
@@ -30,6 +34,7 @@ struct callback_outcome {
     struct callback_pool *pool;
     struct writer *writer;
     enum batch_state state;
+    int64_t gather_after_ms; /* monotonic: when the next batch may begin */
     int64_t now_unix_ms;
     struct callback_request *requests; /* that ended, linked */
     struct callback_object objects[CALLBACK_OUTCOME_MAX];
@@ -214,35 +219,54 @@ gather(struct callback_outcome *o)
     return count > 0 || o->requests != NULL || o->failed_count > 0;
 }
 
-enum rc
-callback_outcome_submit(struct callback_outcome *o, int64_t now_unix_ms)
+/* How long to wait before gathering: 0 not at all, -1 there is nothing. */
+static int64_t
+gather_wait_ms(const struct callback_outcome *o, int64_t now_ms)
 {
-    enum rc rc;
+    struct callback_pool_counts counts;
 
+    callback_pool_count(o->pool, &counts);
+    if (counts.unwritten == 0) {
+        return -1;
+    }
+    if (counts.unwritten >= SETTLED_MAX || now_ms >= o->gather_after_ms) {
+        return 0;
+    }
+    return o->gather_after_ms - now_ms;
+}
+
+int64_t
+callback_outcome_submit(struct callback_outcome *o, struct now now)
+{
     if (o->state == BATCH_WRITING) {
-        return RC_OK;
+        return -1;
     }
     if (o->state == BATCH_NONE) {
-        if (!gather(o)) {
-            return RC_OK;
+        int64_t wait_ms = gather_wait_ms(o, now.ms);
+
+        if (wait_ms != 0) {
+            return wait_ms;
         }
+        if (!gather(o)) {
+            return -1;
+        }
+        o->gather_after_ms = now.ms + GATHER_MS;
         o->state = BATCH_GATHERED;
     }
     if (o->with_outcome && o->body.bytes == 0) {
         callback_outcome_encode(o->objects, o->object_count, &o->body);
         if (text_failed(&o->body)) {
             text_reset(&o->body);
-            return RC_AGAIN;
+            return TRY_AGAIN_MS;
         }
     }
-    o->now_unix_ms = now_unix_ms;
+    o->now_unix_ms = now.unix_ms;
     o->state = BATCH_WRITING; /* before it is another thread's */
-    rc = writer_submit(o->writer, &o->write);
-    if (rc != RC_OK) {
+    if (writer_submit(o->writer, &o->write) != RC_OK) {
         o->state = BATCH_GATHERED;
-        return RC_AGAIN;
+        return TRY_AGAIN_MS;
     }
-    return RC_OK;
+    return -1;
 }
 
 static void

@@ -13,6 +13,7 @@
 
 #include "dispatcher/callback_pool.h"
 #include "dispatcher/queue.h"
+#include "dispatcher/service.h"
 #include "dispatcher/writer.h"
 #include "shared/rc.h"
 
@@ -35,11 +36,11 @@ enum rc callback_outcome_new(struct callback_outcome **out,
  * until the process ends. */
 void callback_outcome_free(struct callback_outcome **o);
 
-/* Gather a batch and hand it to the writer, unless there is nothing to write
- * or one is under way. RC_OK: nothing left to do now; RC_AGAIN: call again in
- * some ms (the writer is full, or no memory). */
-enum rc callback_outcome_submit(struct callback_outcome *o,
-                                int64_t now_unix_ms) MUST_CHECK;
+/* Gather a batch and hand it to the writer, unless there is nothing to write,
+ * one is under way, or the last one was only just gathered: it is worth while
+ * to wait for more. Returns in how many ms to call again, -1: there is no need
+ * to. */
+int64_t callback_outcome_submit(struct callback_outcome *o, struct now now);
 /* The writer replied: its rc. The batch is over in any case: when it was
  * refused (a bug), its requests stay in the journal for the next start. */
 enum rc callback_outcome_written(struct callback_outcome *o,

@@ -12,6 +12,11 @@
  * are ignored; what has more values is scanned again with an allocated tape. */
 #define TAPE_TOKENS 512U
 #define UINT53_DIGITS 16U
+#define UINT53_VARINT_BITS 56U /* eight bytes hold up to 2^53 */
+#define VARINT64_BYTES 10U
+
+/* The journal form's first byte; another one for another form. */
+#define FORM_IDS 1U
 
 /* A set of at most CALLBACK_IDS_MAX ids: open addressing, less than half
  * full. */
@@ -159,6 +164,92 @@ out:
     return rc;
 }
 
+/* Unsigned LEB128: seven bits a byte, the lowest first; every byte but the last
+ * has its top bit set. */
+static uint8_t *
+put_varint(uint8_t *p, uint64_t value)
+{
+    while (value > 0x7f) {
+        *p++ = (uint8_t)(value | 0x80);
+        value >>= 7;
+    }
+    *p++ = (uint8_t)value;
+    return p;
+}
+
+void
+callback_msg_encode(const struct callback_msg *msg, struct text *out)
+{
+    uint8_t form[2 + CALLBACK_IDS_MAX * VARINT64_BYTES];
+    uint8_t *p = form;
+
+    *p++ = FORM_IDS;
+    *p++ = (uint8_t)msg->count;
+    for (unsigned i = 0; i < msg->count && i < CALLBACK_IDS_MAX; i++) {
+        p = put_varint(p, (uint64_t)msg->ids[i]);
+    }
+    text_append(out, (const char *)form, (size_t)(p - form));
+}
+
+/* One varint of at most 2^53, as put_varint writes it: no zero bits on top. */
+static const uint8_t *
+take_varint(const uint8_t *p, const uint8_t *end, int64_t *out)
+{
+    uint64_t value = 0;
+
+    for (unsigned bits = 0; p < end && bits < UINT53_VARINT_BITS; bits += 7) {
+        uint8_t byte = *p++;
+
+        value |= (uint64_t)(byte & 0x7fU) << bits;
+        if (byte < 0x80) {
+            *out = (int64_t)value;
+            return (byte == 0 && bits > 0) ||
+                           value > (uint64_t)JSON_MAX_SAFE_INTEGER
+                       ? NULL
+                       : p;
+        }
+    }
+    return NULL;
+}
+
+static bool
+decode_ids(const uint8_t *p, const uint8_t *end, struct callback_msg *out)
+{
+    struct id_set set = {{0}};
+    unsigned count;
+
+    if (end - p < 2 || p[0] != FORM_IDS || p[1] > CALLBACK_IDS_MAX) {
+        return false;
+    }
+    count = p[1];
+    p += 2;
+    for (unsigned i = 0; i < count; i++) {
+        int64_t id = 0;
+
+        p = take_varint(p, end, &id);
+        if (p == NULL || !add_id(&set, out, id)) {
+            return false;
+        }
+    }
+    return p == end;
+}
+
+enum rc
+callback_msg_decode(const char *body, size_t bytes, struct callback_msg *out)
+{
+    const uint8_t *p = (const uint8_t *)body;
+
+    out->count = 0;
+    if (!decode_ids(p, p + bytes, out)) {
+        out->count = 0;
+        return RC_INVALID;
+    }
+    return RC_OK;
+}
+
+/* ---- outcomes ---------------------------------------------------------------
+ */
+
 /* Decimal digits of value (>= 0) at p. Returns what is behind them. */
 static char *
 put_uint(char *p, int64_t value)
@@ -177,24 +268,7 @@ put_uint(char *p, int64_t value)
     return p;
 }
 
-void
-callback_msg_encode(const struct callback_msg *msg, struct text *out)
-{
-    char form[CALLBACK_IDS_MAX * 21 + 2]; /* any 64 bits and a comma */
-    char *p = form;
-
-    *p++ = '[';
-    for (unsigned i = 0; i < msg->count && i < CALLBACK_IDS_MAX; i++) {
-        if (i > 0) {
-            *p++ = ',';
-        }
-        p = put_uint(p, msg->ids[i]);
-    }
-    *p++ = ']';
-    text_append(out, form, (size_t)(p - form));
-}
-
-/* Reader of the journal's forms, which allow no space and no second way to
+/* Reader of an outcome, which allows no space and no second way to
  * write anything. */
 struct reader {
     const char *p;
@@ -234,43 +308,6 @@ take_uint53(struct reader *r, int64_t *out)
     }
     *out = (int64_t)value;
     return true;
-}
-
-static bool
-decode_ids(struct reader *r, struct callback_msg *out)
-{
-    struct id_set set = {{0}};
-
-    if (!take(r, '[')) {
-        return false;
-    }
-    if (!take(r, ']')) {
-        do {
-            int64_t id;
-
-            if (out->count == CALLBACK_IDS_MAX || !take_uint53(r, &id) ||
-                !add_id(&set, out, id)) {
-                return false;
-            }
-        } while (take(r, ','));
-        if (!take(r, ']')) {
-            return false;
-        }
-    }
-    return r->p == r->end;
-}
-
-enum rc
-callback_msg_decode(const char *body, size_t bytes, struct callback_msg *out)
-{
-    struct reader r = {body, body + bytes};
-
-    out->count = 0;
-    if (!decode_ids(&r, out)) {
-        out->count = 0;
-        return RC_INVALID;
-    }
-    return RC_OK;
 }
 
 void

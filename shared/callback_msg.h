@@ -1,8 +1,10 @@
 /* The callback service's message: the ids of one callback.
  *
  * In a request:      {"object_ids": [0-200 integers, 0..2^53]}
- * In the journal and in a push frame: [1,2,3], each id once, in the order of
- * its first appearance. */
+ * In the journal and in a push frame: the byte 1, a byte with their number and
+ * each id once, in the order of its first appearance, as an unsigned LEB128
+ * number without leading zeros. Half as long as text, which is what an accept
+ * costs: it goes to disk twice. */
 #ifndef SLUICE_SHARED_CALLBACK_MSG_H
 #define SLUICE_SHARED_CALLBACK_MSG_H
 

@@ -708,12 +708,13 @@ def test_the_rate_limit(make, even):
 # --- Records that cannot be -------------------------------------------------------
 
 POISON = {
-    "not the form": (b"[1,", None),
-    "an id twice": (b"[2,2]", None),
+    "another form": (b"[1,2]", None),
+    "cut short": (b"\x01\x02\x07", None),
+    "an id twice": (b"\x01\x02\x02\x02", None),
     "no text": (b"\x00\xff\xfe", None),
     "empty": (b"", None),
-    "a short id": (b"[2]", b"\x01\x02"),
-    "an id too large": (b"[9007199254740993]", None),
+    "a short id": (b"\x01\x01\x02", b"\x01\x02"),
+    "an id too large": (b"\x01\x01\x81" + b"\x80" * 6 + b"\x10", None),
 }
 
 
