@@ -280,11 +280,15 @@ enum rc journal_dead_drop(struct journal *j, const struct uuid *id) MUST_CHECK;
 
 /* ---- housekeeping: the dispatcher ---------------------------------------- */
 
-/* PASSIVE checkpoint without the lock, then the remainder under it. Once the
- * WAL is large it waits there for readers to leave their page: at most 5 ms,
- * or 50 ms when it is above its bound (64 MiB, or an eighth of max_bytes).
+/* PASSIVE checkpoint without the lock. Once the WAL has half of its bound (64
+ * MiB, an eighth of max_bytes, or half of reserve_bytes), or the disk is low,
+ * the remainder under the lock, so that the WAL is begun anew: it waits there
+ * for readers to leave their page, at most 5 ms, or 50 ms above the bound.
  * *wal_bytes = size of the WAL file afterwards. */
 enum rc journal_checkpoint(struct journal *j, int64_t *wal_bytes) MUST_CHECK;
+
+/* What the last checkpoint copied from the WAL to the file. */
+int64_t journal_copied_bytes(const struct journal *j);
 
 /* Forget at most limit idempotency keys whose time is over. */
 enum rc journal_expire_keys(struct journal *j, int64_t now_unix_ms,

@@ -105,6 +105,8 @@ struct journal {
     int wal_frames;      /* in the WAL after this connection's commit; 0 when a
                             checkpoint has done with all of them */
     int wal_frames_full; /* an edge leaves fewer to the dispatcher */
+    int done_frames;     /* of the WAL, in the file since the last pass */
+    int64_t copied_frames;      /* by the last checkpoint */
     int wal_frames_checkpoint;  /* an edge checkpoints when there are more */
     int64_t disk_written_bytes; /* about, since ... */
     int64_t disk_asked_ms;      /* monotonic: when free disk was looked up */

@@ -581,10 +581,10 @@ pass(struct journal *j, int mode, int *frames, int *done)
 
 /* Under the lock: copy what is left, and let the next commit begin the WAL
  * anew. It does so by itself if no reader is at an older page at that very
- * moment, which under a steady load may never be. So once the WAL is large,
- * wait for the readers that are in a page already: those who come now do not
- * need it. The wait is bounded, for everybody who accepts waits as well (with
- * a busy timeout of seconds RESTART stops them for seconds).
+ * moment, which under a steady load may never be. So wait for the readers that
+ * are in a page already: those who come now do not need it. The wait is
+ * bounded, for everybody who accepts waits as well (with a busy timeout of
+ * seconds RESTART stops them for seconds).
  * A file that a burst has blown up is cut, and any while the disk is low: it
  * counts against max_bytes and the reserve, and if the next commit were the
  * edge's, which refuses because of it, it never would be. */
@@ -599,13 +599,26 @@ last_pass(struct journal *j, int *frames, int *done)
     if (stat(j->wal_path, &wal) == 0 && wal.st_size > WAL_CUT_MIN_BYTES &&
         (wal.st_size > j->wal_keep_bytes || journal_disk_low(j))) {
         mode = SQLITE_CHECKPOINT_TRUNCATE;
-    } else if (*frames < j->wal_frames_full / 4) {
-        mode = SQLITE_CHECKPOINT_PASSIVE;
     }
     (void)sqlite3_busy_timeout(j->db, wait_ms);
     code = pass(j, mode, frames, done);
     (void)sqlite3_busy_timeout(j->db, JOURNAL_BUSY_TIMEOUT_MS);
     return code;
+}
+
+/* done of the WAL's frames are in the file now; fewer than the last time when
+ * it has been begun anew since. */
+static void
+note_copied(struct journal *j, int done)
+{
+    j->copied_frames += done < j->done_frames ? done : done - j->done_frames;
+    j->done_frames = done;
+}
+
+int64_t
+journal_copied_bytes(const struct journal *j)
+{
+    return j->copied_frames * j->page_bytes;
 }
 
 enum rc
@@ -617,8 +630,10 @@ journal_checkpoint_passes(struct journal *j)
     int code = SQLITE_OK;
     enum rc rc;
 
+    j->copied_frames = 0;
     for (int i = 0; code == SQLITE_OK && i < CHECKPOINT_PASSES; i++) {
         code = pass(j, SQLITE_CHECKPOINT_PASSIVE, &frames, &done);
+        note_copied(j, done);
         if (done < frames || frames - before < CHECKPOINT_REST_FRAMES) {
             break; /* a reader is in the way, or little is left */
         }
@@ -627,9 +642,14 @@ journal_checkpoint_passes(struct journal *j)
     if (code != SQLITE_OK) {
         return journal_failed(j, code);
     }
+    j->wal_frames = done >= frames ? 0 : frames;
+    if (frames < j->wal_frames_full / 2 && !journal_disk_low(j)) {
+        return RC_OK;
+    }
     rc = journal_lock(j);
     if (rc == RC_OK) {
         code = last_pass(j, &frames, &done);
+        note_copied(j, done);
         if (code != SQLITE_OK) {
             return journal_failed(j, code);
         }

@@ -39,6 +39,7 @@ unit_tests += \
 	-Wl,--wrap=pg_result_free
 %C%_test_housekeeper_LDFLAGS = $(AM_LDFLAGS) \
 	-Wl,--wrap=journal_checkpoint \
+	-Wl,--wrap=journal_copied_bytes \
 	-Wl,--wrap=journal_error \
 	-Wl,--wrap=journal_expire_keys \
 	-Wl,--wrap=journal_free \

@@ -23,8 +23,10 @@ static atomic_int warnings; /* housekeeping_failed in the log */
 static atomic_int keys;     /* that have expired */
 static atomic_int failing;  /* an enum rc for every checkpoint */
 static atomic_bool unbalanced;
+static atomic_long copied; /* by each checkpoint */
 
 enum rc __wrap_journal_checkpoint(struct journal *j, int64_t *wal_bytes);
+int64_t __wrap_journal_copied_bytes(const struct journal *j);
 enum rc __wrap_journal_expire_keys(struct journal *j, int64_t now_unix_ms,
                                    size_t limit, int64_t *forgotten);
 enum rc __wrap_journal_used_bytes(struct journal *j, int64_t *used);
@@ -42,6 +44,13 @@ __wrap_journal_checkpoint(struct journal *j, int64_t *wal_bytes)
     *wal_bytes = 4096;
     atomic_fetch_add(&checkpoints, 1);
     return (enum rc)atomic_load(&failing);
+}
+
+int64_t
+__wrap_journal_copied_bytes(const struct journal *j)
+{
+    (void)j;
+    return atomic_load(&copied);
 }
 
 enum rc
@@ -124,6 +133,7 @@ setup(void **state)
     atomic_store(&keys, 0);
     atomic_store(&failing, RC_OK);
     atomic_store(&unbalanced, false);
+    atomic_store(&copied, 0);
     assert_int_equal(metrics_new(&f->metrics), RC_OK);
     *state = f;
     return 0;
@@ -170,6 +180,17 @@ the_wal_is_checkpointed_and_told(void **state)
         8192);
     assert_int_equal(atomic_load(&alarms), 0);
     assert_int_equal(atomic_load(&warnings), 0);
+}
+
+/* As rare as when nothing is written, they would take 15 s: more than await
+ * gives them. */
+static void
+checkpoints_come_more_often_while_much_is_written(void **state)
+{
+    struct fixture *f = *state;
+    atomic_store(&copied, 64 << 20);
+    start(f);
+    await(&checkpoints, 60);
 }
 
 static void
@@ -233,6 +254,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         CASE(the_wal_is_checkpointed_and_told),
+        CASE(checkpoints_come_more_often_while_much_is_written),
         CASE(expired_keys_go_in_rounds),
         CASE(more_keys_than_a_turn_takes_are_left_for_the_next),
         CASE(an_unbalanced_ledger_raises_the_alarm),
