@@ -143,6 +143,30 @@ edge_listen_open(struct edge_listen *out, const char *path)
     return set_flags(out->fd);
 }
 
+/* A record lock on the socket's own inode: the processes that share it have
+ * nothing else in common for certain. The kernel gives it up with the process,
+ * and sockets that are accepted have inodes of their own. */
+static bool
+lock_socket(int fd, short type)
+{
+    struct flock lock = {.l_type = type, .l_whence = SEEK_SET, .l_len = 1};
+
+    return fcntl(fd, F_SETLK, &lock) == 0 ||
+           (errno != EAGAIN && errno != EACCES);
+}
+
+bool
+edge_listen_lead(int fd)
+{
+    return lock_socket(fd, F_WRLCK);
+}
+
+void
+edge_listen_resign(int fd)
+{
+    (void)lock_socket(fd, F_UNLCK);
+}
+
 void
 edge_listen_unlink(const struct edge_listen *l)
 {

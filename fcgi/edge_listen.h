@@ -24,6 +24,12 @@ struct edge_listen {
  * Main thread, before any other. */
 enum rc edge_listen_open(struct edge_listen *out, const char *path) MUST_CHECK;
 
+/* Become the leader of the processes that share the listening socket fd, the
+ * one that takes what comes (edge_loop.c says why). True: this process is it,
+ * until edge_listen_resign() or its end. Any thread. */
+bool edge_listen_lead(int fd);
+void edge_listen_resign(int fd);
+
 /* Remove an owned socket's path, unless another one has taken its place. */
 void edge_listen_unlink(const struct edge_listen *l);
 

@@ -125,7 +125,8 @@ find_name(const char *entry)
         return NULL;
     }
     for (size_t k = 0; k < ARRAY_COUNT(names); k++) {
-        if (strncmp(entry, names[k].text, names[k].bytes) == 0) {
+        if (*entry == *names[k].text &&
+            strncmp(entry, names[k].text, names[k].bytes) == 0) {
             return &names[k];
         }
     }

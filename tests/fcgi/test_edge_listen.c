@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -109,10 +110,44 @@ too_long_path_is_refused(void **state)
     assert_int_equal(l.fd, -1);
 }
 
+/* A child that shares the socket: does it come to lead? */
+static bool
+child_leads(const struct edge_listen *l)
+{
+    pid_t child = fork();
+    int status = -1;
+
+    assert_true(child >= 0);
+    if (child == 0) {
+        _exit(edge_listen_lead(l->fd) ? 0 : 1);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+static void
+one_process_leads_until_it_resigns(void **state)
+{
+    struct edge_listen l;
+
+    (void)state;
+    assert_int_equal(edge_listen_open(&l, path), RC_OK);
+    assert_true(edge_listen_lead(l.fd));
+    assert_true(edge_listen_lead(l.fd)); /* and goes on */
+    assert_false(child_leads(&l));
+    edge_listen_resign(l.fd);
+    assert_true(child_leads(&l));
+    assert_true(edge_listen_lead(l.fd)); /* the child is gone */
+    edge_listen_unlink(&l);
+    close(l.fd);
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(one_process_leads_until_it_resigns,
+                                        setup, teardown),
         cmocka_unit_test_setup_teardown(own_socket_is_0660_and_not_blocking,
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(

@@ -15,8 +15,10 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "fcgi/edge_listen.h"
@@ -140,7 +142,9 @@ start(struct fixture *f)
     struct edge_loop_options options = {.app = &app, .conf = &f->conf};
 
     assert_int_equal(edge_read_init(), RC_OK);
-    assert_int_equal(edge_listen_open(&f->listen, f->socket), RC_OK);
+    if (f->listen.path == NULL) {
+        assert_int_equal(edge_listen_open(&f->listen, f->socket), RC_OK);
+    }
     assert_int_equal(journal_new(&f->journal, &journal), RC_OK);
     assert_int_equal(auth_new(&f->auth, ""), RC_OK);
     options.listen_fd = f->listen.fd;
@@ -706,6 +710,52 @@ running_out_of_descriptors_is_survived(void **state)
     text_free(&wire);
 }
 
+/* A process that leads, and does nothing, until it is killed. */
+static pid_t
+frozen_leader(const struct fixture *f)
+{
+    int ready[2];
+    pid_t child;
+    char byte;
+
+    assert_int_equal(pipe(ready), 0);
+    child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL); /* should the test fail */
+        (void)!write(ready[1], edge_listen_lead(f->listen.fd) ? "y" : "n", 1);
+        for (;;) {
+            (void)pause();
+        }
+    }
+    assert_int_equal(read(ready[0], &byte, 1), 1);
+    assert_int_equal(byte, 'y');
+    close(ready[0]);
+    close(ready[1]);
+    return child;
+}
+
+static void
+others_help_a_frozen_leader_and_replace_a_killed_one(void **state)
+{
+    struct fixture *f = *state;
+    pid_t leader;
+
+    /* Made here, for the child must be there before the loop's threads. */
+    assert_int_equal(edge_listen_open(&f->listen, f->socket), RC_OK);
+    leader = frozen_leader(f);
+    start(f);
+    for (int k = 0; k < 20; k++) {
+        expect(f, &item, 202);
+    }
+    assert_int_equal(kill(leader, SIGKILL), 0);
+    assert_int_equal(waitpid(leader, NULL, 0), leader);
+    for (int k = 0; k < 20; k++) {
+        expect(f, &item, 202);
+    }
+    assert_int_equal(accepted(f), 40);
+}
+
 /* ---- draining
  * ---------------------------------------------------------------- */
 
@@ -815,6 +865,7 @@ main(void)
         TEST(silent_connections_are_closed_and_make_room),
         TEST(idle_kept_connection_gives_way),
         TEST(running_out_of_descriptors_is_survived),
+        TEST(others_help_a_frozen_leader_and_replace_a_killed_one),
         TEST(drain_finishes_what_is_in_hand),
         TEST(drain_serves_what_has_come_on_a_kept_connection),
         TEST(idle_loop_drains_at_once),
