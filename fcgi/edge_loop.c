@@ -535,10 +535,9 @@ accept_waiting(struct edge_loop *loop)
 
 /* Of the processes that share the socket one leads: it takes what comes. The
  * kernel would spread connections over all that sleep, in batches of a few,
- * and each commit makes the other processes' page caches invalid (2 processes
- * on 2 cores: 28k requests/s spread, 32-34k with a leader, 34k alone). The
- * others stand back for some ms and take what waits then: the leader may be
- * frozen, in a slow commit, or not fast enough. */
+ * and each commit makes the other processes' page caches invalid (HACKING has
+ * the figures). The others stand back for some ms and take what waits then: the
+ * leader may be frozen, in a slow commit, or not fast enough. */
 static void
 stand_back(struct edge_loop *loop)
 {
