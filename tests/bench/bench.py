@@ -116,6 +116,7 @@ class Bench:
         self.rows = []
         self.place = harness.Place("bench", durable=True)
         self.helpers = []
+        self.upstreams = 0
 
     def add(self, *arguments, **keywords):
         self.rows.append(Row(*arguments, **keywords))
@@ -143,7 +144,9 @@ class Bench:
 
     def upstream(self, min_ms, max_ms):
         """The C object server. Returns its port."""
-        log = self.place.folder / f"upstream{len(self.helpers)}.log"
+        # A name of its own: an older log tells an older port.
+        self.upstreams += 1
+        log = self.place.folder / f"upstream{self.upstreams}.log"
         process = harness.Process(
             "upstream", [BUILD / "upstream", "--min-ms", min_ms, "--max-ms",
                          max_ms], log, self.place.user).start()
