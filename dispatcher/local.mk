@@ -11,6 +11,8 @@ libdispatcher_a_SOURCES = \
 	%D%/fetcher.c %D%/fetcher.h \
 	%D%/housekeeper.c %D%/housekeeper.h \
 	%D%/lane.c %D%/lane.h \
+	%D%/limiter.c %D%/limiter.h \
+	%D%/limiter_episode.c %D%/limiter_episode.h \
 	%D%/metrics.c %D%/metrics.h \
 	%D%/migrate.c %D%/migrate.h \
 	%D%/queue.c %D%/queue.h \

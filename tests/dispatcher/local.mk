@@ -7,6 +7,7 @@ unit_tests += \
 	%D%/test_fetcher \
 	%D%/test_housekeeper \
 	%D%/test_lane \
+	%D%/test_limiter \
 	%D%/test_metrics \
 	%D%/test_migrate \
 	%D%/test_queue \
