@@ -17,6 +17,7 @@ libdispatcher_a_SOURCES = \
 	%D%/migrate.c %D%/migrate.h \
 	%D%/queue.c %D%/queue.h \
 	%D%/service.c %D%/service.h \
+	%D%/simulate_run.c %D%/simulate_run.h \
 	%D%/sluicectl_print.c %D%/sluicectl_print.h \
 	%D%/store_pg.c %D%/store_pg.h \
 	%D%/store_retire.c %D%/store_retire.h \
@@ -30,3 +31,7 @@ sluiced_LDADD = libdispatcher.a libshared.a $(DISPATCHER_LIBS)
 bin_PROGRAMS += sluicectl
 sluicectl_SOURCES = %D%/sluicectl.c
 sluicectl_LDADD = libdispatcher.a libshared.a $(SHARED_LIBS)
+
+bin_PROGRAMS += sluice-simulate
+sluice_simulate_SOURCES = %D%/simulate.c
+sluice_simulate_LDADD = libdispatcher.a libshared.a $(SHARED_LIBS)

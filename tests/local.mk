@@ -99,6 +99,7 @@ EXTRA_DIST += %D%/fuzz/corpus \
 	%D%/e2e/test_health_metrics.py \
 	%D%/e2e/test_mongo.py \
 	%D%/e2e/test_quickstart.py \
+	%D%/e2e/test_simulate.py \
 	%D%/e2e/test_sluicectl.py \
 	%D%/fresh.sh \
 	%D%/fuzz.sh \

@@ -198,6 +198,7 @@ a_returned_slot_is_free_at_once_but_never_before_its_time(void **state)
     assert_true(limiter_counted(l, &b, 3 * S));
     a = take_exactly_at(l, 2 + WINDOW + GUARD);
     assert_true(limiter_return(l, &a));
+    assert_int_equal(limiter_slot_state(l, a.slot), 2 + WINDOW + GUARD);
     a = take(l, 11 * S);
     assert_no_slot(l, 11 * S);
     limiter_free(&l);
@@ -645,17 +646,17 @@ after_another_boot_all_used_slots_count_from_now(void **state)
 {
     struct limiter *l = limiter_of(3);
     struct limiter_options options = options_of(3);
-    struct limiter_permit p = take(l, 1000 * S);
+    struct limiter_permit p = take(l, S);
 
     (void)state;
-    (void)take(l, 1000 * S);
-    assert_true(limiter_counted(l, &p, 1000 * S));
-    restart_with(&l, &options, false, 5000 * S, 7 * S); /* long free, but */
-    (void)take(l, 7 * S);
-    assert_no_slot(l, 7 * S);
-    (void)take_exactly_at(l, 7 * S + WINDOW + GUARD);
-    (void)take(l, 7 * S + WINDOW + GUARD);
-    assert_no_slot(l, 7 * S + WINDOW + GUARD);
+    (void)take(l, S);
+    assert_true(limiter_counted(l, &p, S));
+    restart_with(&l, &options, false, 20 * S, 900 * S); /* long free, but */
+    (void)take(l, 900 * S);
+    assert_no_slot(l, 900 * S);
+    (void)take_exactly_at(l, 900 * S + WINDOW + GUARD);
+    (void)take(l, 900 * S + WINDOW + GUARD);
+    assert_no_slot(l, 900 * S + WINDOW + GUARD);
     limiter_free(&l);
 }
 

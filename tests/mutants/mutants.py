@@ -57,6 +57,27 @@ MUTANTS = [
         unit=("tests/dispatcher/test_lane",),
     ),
     Mutant(
+        "a call's slot counts from its sending",
+        "dispatcher/limiter.c",
+        "    s->free_at_us = at_us + l->window_us +",
+        "    s->free_at_us = s->taken_us + l->window_us +",
+        unit=("tests/dispatcher/test_limiter",),
+    ),
+    Mutant(
+        "a call that was under way holds no slot after a restart",
+        "dispatcher/limiter.c",
+        "    if (free_at_us == LIMITER_FREE) {\n",
+        "    if (free_at_us == LIMITER_FREE || free_at_us == LIMITER_FLYING) {\n",
+        unit=("tests/dispatcher/test_limiter",),
+    ),
+    Mutant(
+        "a lock-out is met by more than one probe",
+        "dispatcher/limiter_episode.c",
+        "        e->phase = LIMITER_PROBING;\n",
+        "        e->phase = LIMITER_PAUSED;\n",
+        unit=("tests/dispatcher/test_limiter",),
+    ),
+    Mutant(
         "requests retire before they are persisted",
         "dispatcher/store_pg.c",
         "    if (rc == RC_OK) {\n"
