@@ -1,5 +1,6 @@
 #!/usr/bin/python3
-"""`make bench`: the rows of DESIGN section 8 that concern the callback service.
+"""`make bench`: the rows of DESIGN section 8 that concern the callback service
+and the call limiter.
 
 Ratios within one run, what is compared taken in turn and the medians of
 several turns: the machine is noisy. Prints the table and writes it as JSON.
@@ -106,6 +107,12 @@ def steady_posts(port, bodies_per_s, count, latencies):
         assert answer.status == 202, answer.status
         yield begun + 1 / bodies_per_s
     connection.close()
+
+
+def possible(min_ms, max_ms, late_ms=0):
+    """The share of 25 calls in 10 s that a log of acknowledgements can reach;
+    each way takes min..max, and late_ms more on average."""
+    return 10000 / (10000 + min_ms + max_ms + 2 * late_ms)
 
 
 # --- Bench ------------------------------------------------------------------------
@@ -460,10 +467,36 @@ class Bench:
                  "MiB", at_most=64)
         self.close(instance)
 
+    # Calling
+
+    def calls(self):
+        """An hour of virtual time with 20 seeds, the worst of each figure. An
+        acknowledgement travels, too: no more than 10 s / (10 s + the mean
+        round trip) of the limit can be used without risking a 429."""
+        self.call_rows("20-70 ms a way, 0.2 % late by 500 ms", 0.985,
+                       possible(20, 70, 0.002 * 500), "--jitter-ms", "20-70",
+                       "--late", "0.002:500")
+        self.call_rows("0-1 s there and back together", 0.93,
+                       possible(0, 500), "--jitter-ms", "0-500")
+        self.call_rows("0-1 s a way", 0.93, possible(0, 1000), "--jitter-ms",
+                       "0-1000")
+
+    def call_rows(self, network, least_share, best, *arguments):
+        done = subprocess.run(
+            [BUILD / "sluice-simulate", "--hours", "1", "--seeds", "20",
+             "--count", "25", "--window-ms", "10000", *arguments],
+            capture_output=True, text=True, check=True)
+        figures = dict(word.split("=") for word in done.stdout.split())
+        self.add(f"calls, {network}: share", float(figures["share"]),
+                 at_least=least_share, possible=best,
+                 calls=int(figures["calls"]))
+        self.add(f"calls, {network}: 429s", int(figures["429s"]), at_most=0,
+                 max_in_window=int(figures["max_in_window"]))
+
     # All of it
 
     BENCHES = ("lighttpd", "loop", "fcgid", "proxy", "pending", "pace",
-               "pool500", "pool10000", "upsert", "restart")
+               "pool500", "pool10000", "upsert", "restart", "calls")
 
     def main(self):
         for name in self.BENCHES:
