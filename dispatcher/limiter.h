@@ -69,7 +69,10 @@ struct limiter_permit {
     uint64_t generation;
 };
 
-/* All that must survive a restart. */
+/* All that must survive a restart. The slots are journaled one by one, as they
+ * change; the rest when limiter_phase changes (also to PROBING, when a probe is
+ * taken), and after every 429. A slot that the journal does not know is FREE.
+ */
 struct limiter_state {
     int64_t saved_us;
     int64_t window_us; /* in force when it was saved */

@@ -12,6 +12,7 @@ unit_tests += \
 	%D%/test_migrate \
 	%D%/test_queue \
 	%D%/test_service \
+	%D%/test_simulate_run \
 	%D%/test_sluicectl_print \
 	%D%/test_store_pg \
 	%D%/test_writer
