@@ -15,6 +15,7 @@ libdispatcher_a_SOURCES = \
 	%D%/limiter_episode.c %D%/limiter_episode.h \
 	%D%/metrics.c %D%/metrics.h \
 	%D%/migrate.c %D%/migrate.h \
+	%D%/poster.c %D%/poster.h \
 	%D%/queue.c %D%/queue.h \
 	%D%/service.c %D%/service.h \
 	%D%/simulate_run.c %D%/simulate_run.h \

@@ -1,6 +1,8 @@
-/* The two clocks, and wall time as text. */
+/* The clocks, and wall time as text. */
 #include "shared/clock.h"
 
+#include <stdio.h>
+#include <string.h>
 #include <time.h>
 
 #define MS_PER_DAY INT64_C(86400000)
@@ -20,6 +22,31 @@ int64_t
 clock_now_ms(void)
 {
     return clock_now_us() / 1000;
+}
+
+int64_t
+clock_now_boot_us(void)
+{
+    struct timespec now;
+
+    (void)clock_gettime(CLOCK_BOOTTIME, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+char *
+clock_boot_id(char out[CLOCK_BOOT_ID_BYTES])
+{
+    FILE *file = fopen("/proc/sys/kernel/random/boot_id", "re");
+
+    out[0] = '\0';
+    if (file != NULL) {
+        if (fgets(out, CLOCK_BOOT_ID_BYTES, file) == NULL) {
+            out[0] = '\0';
+        }
+        (void)fclose(file);
+    }
+    out[strcspn(out, "\n")] = '\0';
+    return out;
 }
 
 int64_t

@@ -62,8 +62,8 @@ sides()
 floors()
 {
     services='call|sms|callback|invitation'
-    for engine in limiter batcher fetcher store feed; do
-        others=$(printf 'limiter|batcher|fetcher|store|feed' |
+    for engine in limiter batcher fetcher poster store feed; do
+        others=$(printf 'limiter|batcher|fetcher|poster|store|feed' |
             sed "s/$engine//; s/||/|/; s/^|//; s/|\$//")
         for file in $(printf '%s\n' "$product" |
             grep -E "^dispatcher/$engine[_.]"); do
@@ -85,7 +85,7 @@ homes()
 zmq shared/push\.|dispatcher/feed
 cjson/|cJSON shared/report\.
 fcgi fcgi/edge
-curl/ dispatcher/fetcher\.
+curl/ dispatcher/fetcher\.|dispatcher/poster\.
 libpq-fe shared/pg\.|dispatcher/store_pg\.
 mongoc|bson dispatcher/store_mongo\.
 sqlite3 shared/journal

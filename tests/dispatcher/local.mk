@@ -10,6 +10,7 @@ unit_tests += \
 	%D%/test_limiter \
 	%D%/test_metrics \
 	%D%/test_migrate \
+	%D%/test_poster \
 	%D%/test_queue \
 	%D%/test_service \
 	%D%/test_simulate_run \
