@@ -1,7 +1,8 @@
 # Configurations, migrations, systemd units, and the MongoDB wire server.
 migrationsdir = $(pkgdatadir)/migrations
 dist_migrations_DATA = \
-	%D%/migrations/0001_objects.sql
+	%D%/migrations/0001_objects.sql \
+	%D%/migrations/0002_calls.sql
 
 examplesdir = $(docdir)/examples
 dist_examples_DATA = \
@@ -15,6 +16,8 @@ systemd_templates = \
 	%D%/systemd/sluice-callback.socket.in \
 	%D%/systemd/sluice-status.service.in \
 	%D%/systemd/sluice-status.socket.in \
+	%D%/systemd/sluice-trigger.service.in \
+	%D%/systemd/sluice-trigger.socket.in \
 	%D%/systemd/sluiced.service.in
 nodist_systemdsystemunit_DATA = $(systemd_templates:.in=)
 sysusersdir = $(prefix)/lib/sysusers.d

@@ -16,8 +16,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
+#include "dispatcher/backoff.h"
 #include "dispatcher/callback_outcome.h"
 #include "dispatcher/callback_pool.h"
 #include "dispatcher/fetcher.h"
@@ -29,7 +29,6 @@
 #define MAX_REQUESTS 4096U
 #define BODY_MAX_BYTES 4096U
 #define BODY_TOKENS 256U
-#define BACKOFF_MAX_MS 30000
 #define TRY_AGAIN_MS 10 /* writer full, no memory or descriptors */
 #define IDLE_MS 60000
 #define ROUNDS 4 /* of starting and driving in one tick */
@@ -42,9 +41,9 @@ struct callback {
     struct callback_pool *pool;
     struct callback_outcome *outcome;
     struct fetcher *fetcher;
-    struct work *stash;  /* accepted while there was no memory */
-    struct now now;      /* of this tick */
-    uint64_t random;     /* state of the jitter; never 0 */
+    struct work *stash; /* accepted while there was no memory */
+    struct now now;     /* of this tick */
+    struct backoff backoff;
     int64_t tokens;      /* GETs that may start now, in thousandths */
     int64_t tokens_ms;   /* when that was true; -1: never yet */
     uint64_t merged;     /* as last told to the metrics */
@@ -137,31 +136,6 @@ judge(const struct fetch_result *result, int64_t id, char words[32],
 /* ---- fetching
  * ---------------------------------------------------------------- */
 
-/* xorshift64*: spreads retries, guards nothing. */
-static uint64_t
-next_random(struct callback *self)
-{
-    self->random ^= self->random >> 12;
-    self->random ^= self->random << 25;
-    self->random ^= self->random >> 27;
-    return self->random * UINT64_C(0x2545f4914f6cdd1d);
-}
-
-/* Full jitter: anything from 0 to base * 2^(attempt - 1), at most 30 s. */
-static int64_t
-backoff_ms(struct callback *self, int64_t attempt)
-{
-    int64_t most_ms = self->conf.retry_base_ms;
-
-    for (int64_t i = 1; i < attempt && most_ms < BACKOFF_MAX_MS; i++) {
-        most_ms *= 2;
-    }
-    if (most_ms > BACKOFF_MAX_MS) {
-        most_ms = BACKOFF_MAX_MS;
-    }
-    return (int64_t)(next_random(self) % (uint64_t)(most_ms + 1));
-}
-
 static void
 fetch_failed(struct callback *self, struct callback_entry *o, bool permanent,
              const char *reason)
@@ -179,7 +153,9 @@ fetch_failed(struct callback *self, struct callback_entry *o, bool permanent,
         return;
     }
     callback_pool_failed(self->pool, o, reason,
-                         self->now.ms + backoff_ms(self, attempt));
+                         self->now.ms + backoff_ms(&self->backoff,
+                                                   self->conf.retry_base_ms,
+                                                   attempt));
 }
 
 static void
@@ -561,10 +537,7 @@ callback_new(void **out, const struct service_context *context)
     self->context.conf = NULL;
     self->context.journal = NULL;
     self->tokens_ms = -1;
-    if (getrandom(&self->random, sizeof(self->random), 0) < 0 ||
-        self->random == 0) {
-        self->random = 1;
-    }
+    backoff_init(&self->backoff);
     bounds(&self->conf, &fetcher, &pool);
     rc = callback_pool_new(&self->pool, &pool);
     if (rc == RC_OK) {

@@ -1,6 +1,8 @@
 /* The episode of 429s: see limiter_episode.h. */
 #include "dispatcher/limiter_episode.h"
 
+#include "shared/rc.h"
+
 static int64_t
 later(int64_t a_us, int64_t b_us)
 {
@@ -28,6 +30,19 @@ pause(struct limiter_episode *e, int64_t now_us)
                                                                   : INT64_MIN;
 
     e->end_us = later(before_us, now_us + pause_us(e));
+}
+
+const char *
+limiter_phase_name(enum limiter_phase phase)
+{
+    static const char *const names[] = {
+        [LIMITER_OPEN] = "open",
+        [LIMITER_PAUSED] = "paused",
+        [LIMITER_PROBING] = "probing",
+        [LIMITER_REFILLING] = "refilling",
+    };
+
+    return (unsigned)phase < ARRAY_COUNT(names) ? names[phase] : "unknown";
 }
 
 enum limiter_phase

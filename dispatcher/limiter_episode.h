@@ -28,6 +28,9 @@ enum limiter_phase {
     LIMITER_REFILLING,
 };
 
+/* "open". Never NULL. */
+const char *limiter_phase_name(enum limiter_phase phase);
+
 /* A value, its owner is the limiter. {0} but for the first four is OPEN. */
 struct limiter_episode {
     int64_t backoff_us; /* the first pause */

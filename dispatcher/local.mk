@@ -1,6 +1,10 @@
 # The dispatcher and its tool. The archive holds all but the mains.
 noinst_LIBRARIES += libdispatcher.a
 libdispatcher_a_SOURCES = \
+	%D%/backoff.c %D%/backoff.h \
+	%D%/call.c \
+	%D%/call_record.c %D%/call_record.h \
+	%D%/call_store.c \
 	%D%/callback.c \
 	%D%/callback_outcome.c %D%/callback_outcome.h \
 	%D%/callback_pool.c %D%/callback_pool.h \

@@ -39,6 +39,7 @@
 
 static const struct service_ops *const services[SERVICE_COUNT] = {
     [SERVICE_CALLBACK] = &callback_service,
+    [SERVICE_CALL] = &call_service,
 };
 
 struct flags {
@@ -169,11 +170,19 @@ start_services(struct sluiced *s)
     return rc;
 }
 
+/* A call that is cut off is UNKNOWN: its answer is waited for. */
+static int64_t
+stop_ms(const struct sluiced *s, enum service service)
+{
+    return service == SERVICE_CALL ? s->conf.call.timeout_ms + STOP_SERVICE_MS
+                                   : STOP_SERVICE_MS;
+}
+
 static void
 stop_services(struct sluiced *s)
 {
     for (unsigned i = 0; i < SERVICE_COUNT; i++) {
-        service_stop(&s->services[i], STOP_SERVICE_MS);
+        service_stop(&s->services[i], stop_ms(s, (enum service)i));
         queue_free(&s->inboxes[i], work_free);
     }
 }
@@ -348,6 +357,7 @@ reload(struct sluiced *s)
 
         s->conf.log = fresh->log;
         s->conf.callback = fresh->callback;
+        s->conf.call = fresh->call;
         log_set_level(fresh->log.level);
         raise_descriptors(fresh);
         for (unsigned i = 0; i < SERVICE_COUNT; i++) {

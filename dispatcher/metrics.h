@@ -39,11 +39,18 @@ enum metric { /* C counter, G gauge, H histogram of ms */
               METRIC_OBJECTS_EXPIRED_TOTAL, /* C */
               METRIC_FETCHES_TOTAL,         /* C: GETs finished */
               METRIC_FETCH_FAILURES_TOTAL,  /* C: of those, failed attempts */
-              METRIC_FETCH_MERGED_TOTAL, /* C: ids that needed no GET of their
-                                            own */
-              METRIC_FETCH_IN_FLIGHT,    /* G */
-              METRIC_FETCH_LIMIT,        /* G: callback.concurrency */
-              METRIC_FETCH_MS,           /* H: a GET */
+              METRIC_FETCH_MERGED_TOTAL,  /* C: ids that needed no GET of their
+                                             own */
+              METRIC_FETCH_IN_FLIGHT,     /* G */
+              METRIC_FETCH_LIMIT,         /* G: callback.concurrency */
+              METRIC_FETCH_MS,            /* H: a GET */
+              METRIC_CALLS_DIALED_TOTAL,  /* C: requests to the provider */
+              METRIC_CALL_FAILURES_TOTAL, /* C: of those, failed attempts */
+              METRIC_CALL_429_TOTAL,      /* C: of those, refused with 429 */
+              METRIC_CALLS_IN_FLIGHT,     /* G */
+              METRIC_CALL_GUARD_US,       /* G: what the limiter has learned */
+              METRIC_CALL_PHASE,          /* G: enum limiter_phase */
+              METRIC_CALL_MS,             /* H: a request to the provider */
               METRIC_COUNT
 };
 

@@ -150,7 +150,8 @@ settle(struct service_thread *t)
         if (writer_flush(t->writer, SETTLE_MS) != RC_OK) {
             return false;
         }
-        struct now now = {clock_now_ms(), clock_now_unix_ms()};
+        struct now now = {clock_now_ms(), clock_now_unix_ms(),
+                          clock_now_boot_us()};
         if (!take_replies(t, now)) {
             return true;
         }
@@ -164,7 +165,8 @@ run(void *arg)
     struct service_thread *t = arg;
     enum service service = t->ops->service;
     for (;;) {
-        struct now now = {clock_now_ms(), clock_now_unix_ms()};
+        struct now now = {clock_now_ms(), clock_now_unix_ms(),
+                          clock_now_boot_us()};
         take_orders(t, now);
         (void)take_replies(t, now);
         if (!t->stopping) {
@@ -309,6 +311,7 @@ service_start(struct service_thread **out, const struct service_ops *ops,
             .writer = writer,
             .metrics = metrics,
             .journal = t->journal,
+            .boot_us = clock_now_boot_us(),
             .replies = t->replies,
             .outcome_added = store_pg_wake,
             .store = store,

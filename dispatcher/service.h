@@ -20,10 +20,11 @@
 
 struct store_pg;
 
-/* The two times of a turn of the loop. */
+/* The times of a turn of the loop. */
 struct now {
     int64_t ms;      /* monotonic */
     int64_t unix_ms; /* wall */
+    int64_t boot_us; /* CLOCK_BOOTTIME */
 };
 
 struct service_context {
@@ -32,6 +33,7 @@ struct service_context {
     struct metrics *metrics;
     struct journal *journal; /* JOURNAL_READER of this thread, to load
                                 recorded attempts in new() */
+    int64_t boot_us;         /* CLOCK_BOOTTIME now, for new() */
     struct queue *replies;   /* the service's own: reply_to of its writes */
     /* Tell the store that an outcome is on disk; call with store. */
     void (*outcome_added)(struct store_pg *store);
@@ -81,5 +83,6 @@ void service_report(struct service_thread *t, struct text *out);
 void service_stop(struct service_thread **t, int64_t timeout_ms);
 
 extern const struct service_ops callback_service; /* dispatcher/callback.c */
+extern const struct service_ops call_service;     /* dispatcher/call.c */
 
 #endif

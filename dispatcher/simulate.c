@@ -77,7 +77,7 @@ static const struct row rows[NAME_COUNT] = {
                     "after a 429; a request meanwhile starts it anew"},
     [OTHERS] = {"others", REAL, 0, 1e6, "0", "0..1000000",
                 "requests per minute that others send to the same limit"},
-    [GUARD_MS] = {"guard-ms", WHOLE, 0, 3600000, "5", "0..3600000",
+    [GUARD_MS] = {"guard-ms", WHOLE, 0, 3600000, "50", "0..3600000",
                   "the limiter's smallest guard"},
     [RESTART_EVERY_S] = {"restart-every-s", WHOLE, 0, 86400, "0", "0..86400",
                          "kill -9 and start again; 0: never"},

@@ -84,6 +84,7 @@ struct store_pg {
 
 static const struct store_persister *const persisters[SERVICE_COUNT] = {
     [SERVICE_CALLBACK] = &callback_persister,
+    [SERVICE_CALL] = &call_persister,
 };
 
 /* ---- the database up and down ---------------------------------------------

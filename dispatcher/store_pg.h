@@ -47,6 +47,7 @@ struct store_persister {
 };
 
 extern const struct store_persister callback_persister; /* callback_store.c */
+extern const struct store_persister call_persister;     /* call_store.c */
 
 /* Start the thread. On the first connection it applies migrations and claims
  * node.id (table nodes) for this journal; a newer schema or a node clash is

@@ -143,7 +143,7 @@ static bool
 app_commits(const struct edge_app *app)
 {
     for (size_t k = 0; k < app->route_count; k++) {
-        if (app->routes[k].accept != NULL) {
+        if (app->routes[k].accept != NULL || app->routes[k].cancel != 0) {
             return true;
         }
     }

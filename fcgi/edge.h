@@ -2,11 +2,14 @@
  *
  * One loop without threads accepts every connection that waits (up to
  * edge.batch), reads and validates each request, commits those of commit
- * routes in one journal transaction, answers all, then pushes the frames.
+ * and cancel routes in one journal transaction, answers, then pushes the
+ * frames.
  *
  *   loop: accept -> read -> route -> accept() -> journal_accept -> answer()
- *                    |         \                                -> push
- *                    |          `-> ask pool: ask() on a thread of its own
+ *                    |         |  \               ^   |         -> push
+ *                    |         |   `-> a cancel ---'   | a cancel
+ *                    |         `-> ask pool: ask() <---'
+ *                    |             on a thread of its own
  *                    `-> side pool: a body that is not there yet comes back
  *                        to the loop when it is whole (408, 503 else)
  *
@@ -42,14 +45,26 @@ typedef void edge_answer_fn(const struct request *request, struct reply *reply);
 typedef void edge_ask_fn(const struct request *request, struct ask *ask,
                          struct reply *reply);
 
+/* For how long a request without an Idempotency-Key stands for any like it
+ * (the same caller and journal form) that follows; ms, 0: not at all. Loop. */
+typedef int64_t edge_once_fn(const struct conf *conf);
+
+/* A route is of one of three kinds:
+ *   commit   accept, answer  a new request
+ *   cancel   cancel, ask     the request {id} becomes canceled if it waits;
+ *                            whether it did, ask() tells from what is there
+ *                            now (or from before, for {id} may be anything)
+ *   reading  ask */
 struct edge_route {
-    const char *method;     /* a GET route answers HEAD too */
-    const char *path;       /* "/objects/{id}": {id} matches one segment */
-    enum service service;   /* of a commit route */
-    edge_accept_fn *accept; /* commit route: accept and answer ... */
+    const char *method;   /* a GET route answers HEAD too */
+    const char *path;     /* "/objects/{id}": {id} matches one segment */
+    enum service service; /* of a commit or cancel route */
+    edge_accept_fn *accept;
     edge_answer_fn *answer;
-    edge_ask_fn *ask; /* ... or a reading one: ask */
-    bool open;        /* no API key is asked (auth.keys_file) */
+    edge_once_fn *once; /* may be NULL: never */
+    int cancel;         /* the state of a canceled one, not 0 */
+    edge_ask_fn *ask;
+    bool open; /* no API key is asked (auth.keys_file) */
 };
 
 struct edge_app {

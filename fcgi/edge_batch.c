@@ -78,11 +78,16 @@ edge_batch_add(struct edge_batch *batch, struct exchange *ex)
         return RC_FULL;
     }
     r = &batch->requests[batch->count];
+    r->op = ex->route->cancel != 0 ? JOURNAL_CANCEL : JOURNAL_ADD;
+    r->state = ex->route->cancel;
     r->service = ex->route->service;
     r->body = text_cstr(&ex->record);
     r->body_bytes = ex->record.bytes;
     r->key = ex->key_bytes > 0 ? ex->key : NULL;
     r->key_bytes = ex->key_bytes;
+    r->key_until_unix_ms = ex->key_kept_ms > 0
+                               ? ex->request.received_unix_ms + ex->key_kept_ms
+                               : 0;
     if (ex->key_bytes > 0) {
         memcpy(r->hash, ex->hash, sizeof(r->hash));
     }
@@ -110,6 +115,23 @@ struct exchange *
 edge_batch_get(const struct edge_batch *batch, size_t k)
 {
     return batch->exchanges[k];
+}
+
+bool
+edge_batch_asks(const struct edge_batch *batch, size_t k)
+{
+    switch (batch->requests[k].verdict) {
+    case JOURNAL_CANCELED:
+    case JOURNAL_LATE:
+    case JOURNAL_ABSENT:
+        return true;
+    case JOURNAL_ACCEPTED:
+    case JOURNAL_REPLAYED:
+    case JOURNAL_MISMATCH:
+    case JOURNAL_REFUSED:
+        break;
+    }
+    return false;
 }
 
 static void
@@ -140,6 +162,7 @@ reply_verdict(struct exchange *ex, const struct journal_request *r)
     case JOURNAL_REPLAYED:
         ex->request.id = r->id;
         ex->request.received_unix_ms = r->received_unix_ms;
+        ex->request.rank = r->rank;
         ex->route->answer(&ex->request, &ex->reply);
         if (r->verdict == JOURNAL_REPLAYED) {
             reply_header(&ex->reply, "Idempotent-Replayed", "true");
@@ -153,6 +176,10 @@ reply_verdict(struct exchange *ex, const struct journal_request *r)
         reply_unavailable(&ex->reply, "journal_full",
                           "This service's share of the journal is used up.",
                           FULL_RETRY_S);
+        break;
+    case JOURNAL_CANCELED:
+    case JOURNAL_LATE:
+    case JOURNAL_ABSENT: /* see edge_batch_asks */
         break;
     }
 }

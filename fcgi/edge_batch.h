@@ -21,12 +21,14 @@ enum rc edge_batch_add(struct edge_batch *batch,
 size_t edge_batch_count(const struct edge_batch *batch);
 bool edge_batch_is_full(const struct edge_batch *batch);
 
-/* Commit what was added in one transaction and make every reply (2xx only for
+/* Commit what was added in one transaction and make the replies (2xx only for
  * what is on disk). The caller sends them, pushes, and clears the batch; until
  * then the exchanges (edge_batch_get) may not be changed but for `wire`. */
 void edge_batch_commit(struct edge_batch *batch, int64_t now_ms,
                        int64_t now_unix_ms);
 struct exchange *edge_batch_get(const struct edge_batch *batch, size_t k);
+/* Has request k, a cancel, no reply yet? It is for the ask pool then. */
+bool edge_batch_asks(const struct edge_batch *batch, size_t k);
 /* Push the frames of what was accepted. */
 void edge_batch_push(struct edge_batch *batch);
 /* Forget the exchanges, which are the caller's again. */

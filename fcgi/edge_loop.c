@@ -237,6 +237,18 @@ refuse(struct edge_loop *loop, struct exchange *ex)
 }
 
 static void
+ask(struct edge_loop *loop, struct exchange *ex)
+{
+    conn_unwatch(loop, ex->conn);
+    if (ask_pool_put(loop->ask, ex) != RC_OK) {
+        reply_unavailable(&ex->reply, "edge_busy",
+                          "Too many requests wait for an answer.", 1);
+        reply_and_put(loop, ex);
+    }
+}
+
+/* Those that only the ask pool can answer leave last: it owns them then. */
+static void
 commit_batch(struct edge_loop *loop)
 {
     size_t count = loop->batch != NULL ? edge_batch_count(loop->batch) : 0;
@@ -246,24 +258,19 @@ commit_batch(struct edge_loop *loop)
     }
     edge_batch_commit(loop->batch, loop->now_ms, loop->now_unix_ms);
     for (size_t k = 0; k < count; k++) {
-        send_reply(loop, edge_batch_get(loop->batch, k));
+        if (!edge_batch_asks(loop->batch, k)) {
+            send_reply(loop, edge_batch_get(loop->batch, k));
+        }
     }
     edge_batch_push(loop->batch);
     for (size_t k = 0; k < count; k++) {
-        exchange_put(loop, edge_batch_get(loop->batch, k));
+        if (edge_batch_asks(loop->batch, k)) {
+            ask(loop, edge_batch_get(loop->batch, k));
+        } else {
+            exchange_put(loop, edge_batch_get(loop->batch, k));
+        }
     }
     edge_batch_clear(loop->batch);
-}
-
-static void
-ask(struct edge_loop *loop, struct exchange *ex)
-{
-    conn_unwatch(loop, ex->conn);
-    if (ask_pool_put(loop->ask, ex) != RC_OK) {
-        reply_unavailable(&ex->reply, "edge_busy",
-                          "Too many requests wait for an answer.", 1);
-        reply_and_put(loop, ex);
-    }
 }
 
 /* A request has been read: check, and pass it on. */
@@ -828,6 +835,8 @@ edge_loop_reload(struct edge_loop *loop, const struct conf *conf,
                  const struct auth *auth)
 {
     /* The bounds of what is allocated stay as they were at the start. */
+    loop->conf.callback = conf->callback;
+    loop->conf.call = conf->call;
     loop->taker.auth = auth;
     ask_pool_reload(loop->ask, conf);
 }
@@ -902,6 +911,7 @@ edge_loop_new(struct edge_loop **out, const struct edge_loop_options *o)
     loop->leads = o->journal == NULL;
     loop->taker.app = o->app;
     loop->taker.auth = o->auth;
+    loop->taker.conf = &loop->conf;
     loop->taker.max_body_bytes = loop->conf.edge.max_body_bytes;
     uuid_source_init(&loop->taker.uuids, (uint16_t)loop->conf.node.id);
     loop->epoll_fd = epoll_create1(EPOLL_CLOEXEC);

@@ -40,6 +40,8 @@ fill_request(struct edge_taker *taker, struct exchange *ex, int64_t now_unix_ms)
     r->body_bytes = ex->body.bytes;
     r->param[0] = '\0';
     r->received_unix_ms = now_unix_ms;
+    r->rank = 0;
+    r->conf = taker->conf;
     ex->head_only = strcmp(p->method, "HEAD") == 0;
     if (uuid_next(&taker->uuids, now_unix_ms, &r->id) != RC_OK) {
         return RC_IO;
@@ -166,15 +168,42 @@ check_length(const struct edge_taker *taker, struct exchange *ex)
     return true;
 }
 
-/* The journal's key: route, who asks, the client's own. */
+/* Make the journal's key: route, who asks, kind and own. A replay must have
+ * the same body. False: the reply says why. */
 static bool
-take_key(struct exchange *ex)
+make_key(struct exchange *ex, const char *kind, const char *own,
+         const char *body, size_t body_bytes)
 {
-    const char *key = ex->request.idempotency_key;
     uint8_t who[HASH_BYTES];
     char hex[SCOPE_HASH_BYTES * 2 + 1] = "";
     const char *authorization = ex->request.authorization;
     int bytes;
+
+    if (hash_sha256(authorization, strlen(authorization), who) != RC_OK ||
+        hash_sha256(body, body_bytes, ex->hash) != RC_OK) {
+        reply_unavailable(&ex->reply, "edge_unavailable",
+                          "The request could not be hashed.", 1);
+        return false;
+    }
+    for (size_t k = 0; authorization[0] != '\0' && k < SCOPE_HASH_BYTES; k++) {
+        (void)snprintf(hex + 2 * k, 3, "%02x", who[k]);
+    }
+    bytes = snprintf(ex->key, sizeof(ex->key), "%s %s\n%s\n%s%s",
+                     ex->route->method, ex->route->path, hex, kind, own);
+    if (bytes < 0 || (size_t)bytes >= sizeof(ex->key)) {
+        reply_problem(&ex->reply, 500, "internal", "The key is too long.",
+                      NULL);
+        return false;
+    }
+    ex->key_bytes = (size_t)bytes;
+    return true;
+}
+
+/* The client's own key. */
+static bool
+take_key(struct exchange *ex)
+{
+    const char *key = ex->request.idempotency_key;
 
     if (key == NULL) {
         return true;
@@ -185,24 +214,25 @@ take_key(struct exchange *ex)
                       NULL);
         return false;
     }
-    if (hash_sha256(authorization, strlen(authorization), who) != RC_OK ||
-        hash_sha256(ex->body.data, ex->body.bytes, ex->hash) != RC_OK) {
-        reply_unavailable(&ex->reply, "edge_unavailable",
-                          "The request could not be hashed.", 1);
-        return false;
+    return make_key(ex, "", key, ex->body.data, ex->body.bytes);
+}
+
+/* Without one the record itself may be the key, for a while. A client's own
+ * has no line break, so that the two cannot meet. */
+static bool
+take_once(struct exchange *ex)
+{
+    edge_once_fn *once = ex->route->once;
+    int64_t kept_ms = once != NULL && ex->request.idempotency_key == NULL
+                          ? once(ex->request.conf)
+                          : 0;
+
+    if (kept_ms == 0) {
+        return true;
     }
-    for (size_t k = 0; authorization[0] != '\0' && k < SCOPE_HASH_BYTES; k++) {
-        (void)snprintf(hex + 2 * k, 3, "%02x", who[k]);
-    }
-    bytes = snprintf(ex->key, sizeof(ex->key), "%s %s\n%s\n%s",
-                     ex->route->method, ex->route->path, hex, key);
-    if (bytes < 0 || (size_t)bytes >= sizeof(ex->key)) {
-        reply_problem(&ex->reply, 500, "internal", "The key is too long.",
-                      NULL);
-        return false;
-    }
-    ex->key_bytes = (size_t)bytes;
-    return true;
+    ex->key_kept_ms = kept_ms;
+    return make_key(ex, "dup\n", text_cstr(&ex->record), text_cstr(&ex->record),
+                    ex->record.bytes);
 }
 
 static enum edge_take
@@ -227,7 +257,16 @@ take_commit(struct edge_taker *taker, struct exchange *ex)
         }
         return EDGE_REPLY;
     }
-    return EDGE_COMMIT;
+    return take_once(ex) ? EDGE_COMMIT : EDGE_REPLY;
+}
+
+/* What is no id at all is not in the journal: ask() says so, as it does of one
+ * that nobody knows. */
+static enum edge_take
+take_cancel(struct exchange *ex)
+{
+    return uuid_parse(ex->request.param, &ex->request.id) == RC_OK ? EDGE_COMMIT
+                                                                   : EDGE_ASK;
 }
 
 enum edge_take
@@ -242,5 +281,8 @@ edge_take(struct edge_taker *taker, struct exchange *ex, int64_t now_unix_ms)
     if (!check_target(taker, ex) || !check_auth(taker, ex)) {
         return EDGE_REPLY;
     }
-    return ex->route->accept != NULL ? take_commit(taker, ex) : EDGE_ASK;
+    if (ex->route->accept != NULL) {
+        return take_commit(taker, ex);
+    }
+    return ex->route->cancel != 0 ? take_cancel(ex) : EDGE_ASK;
 }

@@ -9,13 +9,15 @@
 
 enum edge_take {
     EDGE_REPLY,  /* reply is complete */
-    EDGE_COMMIT, /* record, key and hash are ready for the journal */
+    EDGE_COMMIT, /* record, key and hash, or the id to cancel, are ready for
+                    the journal */
     EDGE_ASK,    /* for the ask pool */
 };
 
 struct edge_taker {
     const struct edge_app *app;
     const struct auth *auth;
+    const struct conf *conf; /* that requests see */
     struct uuid_source uuids;
     int64_t max_body_bytes;
 };

@@ -56,6 +56,7 @@ exchange_reset(struct exchange *ex)
     ex->route = NULL;
     ex->sent = 0;
     ex->key_bytes = 0;
+    ex->key_kept_ms = 0;
     ex->request.request_id[0] = '\0';
     if (ex->params.capacity > KEEP_BYTES_MAX) {
         edge_read_params_free(&ex->params);

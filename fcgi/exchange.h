@@ -45,7 +45,8 @@ struct exchange {
 
     struct text record; /* journal form */
     char key[JOURNAL_KEY_BYTES_MAX];
-    size_t key_bytes; /* 0: none */
+    size_t key_bytes;    /* 0: none */
+    int64_t key_kept_ms; /* 0: as long as any */
     uint8_t hash[HASH_BYTES];
 };
 

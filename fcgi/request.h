@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "shared/conf.h"
 #include "shared/rc.h"
 #include "shared/uuid.h"
 
@@ -27,6 +28,10 @@ struct request {
     char param[REQUEST_PARAM_BYTES];   /* what {id} matched, else "" */
     int64_t received_unix_ms;
     struct uuid id; /* commit routes: the request's id, set before `answer` */
+    int64_t rank;   /* commit routes: its place among those that wait, from 1,
+                       set before `answer`; 0 on a replay */
+    const struct conf *conf; /* the loop's, as last re-read: for `accept` and
+                                `answer` only (`ask` has its thread's own) */
 };
 
 /* Value of a query parameter, decoded ('+' is a blank), into out; RC_AGAIN:

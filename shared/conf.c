@@ -25,6 +25,8 @@
 #define NAME_BYTES 128U
 #define SHOWN_BYTES 80 /* of a wrong value in an error */
 #define SUN_PATH_MAX (CONF_SOCKET_BYTES - 1)
+#define PREFIX_DIGITS_MAX 7U
+#define PREFIXES_APART ", "
 
 #define KIB INT64_C(1024)
 #define MIB (KIB * 1024)
@@ -41,16 +43,19 @@ enum type {
     TYPE_SOCKET,   /* a path that fits sun_path */
     TYPE_URL,      /* one of the schemes */
     TYPE_ENDPOINT, /* ZeroMQ: a URL whose ipc path fits sun_path */
+    TYPE_WORD,     /* one of the words */
+    TYPE_PREFIXES, /* of phone numbers, separated by commas and blanks */
 };
 
 struct key {
     const char *section;
     const char *name;
     const char *unit;    /* "ms"; NULL: none */
-    const char *text;    /* default of a path or URL; of a level; NULL: "" or
+    const char *text;    /* default of what is text or a level; NULL: "" or
                             derived */
     const char *derived; /* what the table prints for a derived default */
     const char *schemes; /* of a URL: "http https" */
+    const char *words;   /* of a word: "arrival answer" */
     const char *help;
     int64_t min;
     int64_t max;
@@ -144,6 +149,51 @@ static const struct key keys[] = {
     {"callback", "expire_s", AT(callback, expire_s), .type = TYPE_INT,
      .unit = "s", .max = 365 * 86400, .number = 30, .reloadable = true,
      .help = "age at which an object is forgotten; 0: never"},
+    {"call", "url", AT(call, url), .type = TYPE_URL, .schemes = "http https",
+     .text = "http://localhost:9011/originate_call", .reloadable = true,
+     .help = "a call is started by a POST to it"},
+    {"call", "rate_count", AT(call, rate_count), .type = TYPE_INT, .min = 1,
+     .max = 10000, .number = 25,
+     .help = "calls started in any `call.rate_window_ms`"},
+    {"call", "rate_window_ms", AT(call, rate_window_ms), .type = TYPE_INT,
+     .unit = "ms", .min = 100, .max = 3600000, .number = 10000,
+     .help = "the window of the provider's limit"},
+    {"call", "guard_ms", AT(call, guard_ms), .type = TYPE_INT, .unit = "ms",
+     .max = 60000, .number = 50,
+     .help = "added to the window: how late the provider may count what its "
+             "machine has acknowledged"},
+    {"call", "backoff_ms", AT(call, backoff_ms), .type = TYPE_INT, .unit = "ms",
+     .min = 1, .max = 3600000, .number = 30000,
+     .help = "pause after a 429; doubles with each probe that fails"},
+    {"call", "max_backoff_ms", AT(call, max_backoff_ms), .type = TYPE_INT,
+     .unit = "ms", .min = 1, .max = 3600000, .number = 120000,
+     .help = "the longest such pause"},
+    {"call", "max_in_flight", AT(call, max_in_flight), .type = TYPE_INT,
+     .min = 1, .max = 10000, .number = 64, .reloadable = true,
+     .help = "calls that wait for their answer at once"},
+    {"call", "max_attempts", AT(call, max_attempts), .type = TYPE_INT, .min = 1,
+     .max = 100, .number = 5, .reloadable = true,
+     .help = "then the call has failed; a 429 does not count"},
+    {"call", "retry_base_ms", AT(call, retry_base_ms), .type = TYPE_INT,
+     .unit = "ms", .min = 1, .max = 600000, .number = 500, .reloadable = true,
+     .help = "full jitter over base * 2^(attempt - 1), at most 30 s"},
+    {"call", "timeout_ms", AT(call, timeout_ms), .type = TYPE_INT, .unit = "ms",
+     .min = 100, .max = 600000, .number = 30000, .reloadable = true,
+     .help = "of one call, from its POST; then its outcome is unknown"},
+    {"call", "count_at", AT(call, count_at), .type = TYPE_WORD,
+     .words = "arrival answer", .text = "arrival", .reloadable = true,
+     .help = "when the provider counts a request against its limit"},
+    {"call", "on_unknown", AT(call, on_unknown), .type = TYPE_WORD,
+     .words = "report redial", .text = "report", .reloadable = true,
+     .help = "a call that may have been made: tell so, or dial again"},
+    {"call", "duplicate_window_s", AT(call, duplicate_window_s),
+     .type = TYPE_INT, .unit = "s", .max = 86400, .number = 0,
+     .reloadable = true,
+     .help = "the same number and agent within it are one call, unless an "
+             "`Idempotency-Key` is given; 0: off"},
+    {"call", "allow_countries", AT(call, allow_countries),
+     .type = TYPE_PREFIXES, .derived = "all", .reloadable = true,
+     .help = "numbers must begin with one of these, `+1, +49`; else 400"},
     {"auth", "keys_file", AT(auth, keys_file), .type = TYPE_PATH,
      .derived = "none", .help = "API keys; none: no key is asked for"},
 };
@@ -426,6 +476,71 @@ set_level(struct loader *l, const struct key *key, const char *value,
     }
 }
 
+/* Is value one of the words of a list that blanks separate? */
+static bool
+word_is_listed(const char *words, const char *value)
+{
+    size_t bytes = strlen(value);
+
+    while (*words != '\0') {
+        size_t word = strcspn(words, " ");
+
+        if (word == bytes && strncmp(words, value, bytes) == 0) {
+            return true;
+        }
+        words += word;
+        words += strspn(words, " ");
+    }
+    return false;
+}
+
+static void
+set_word(struct loader *l, const struct key *key, const char *value,
+         const char *origin)
+{
+    if (!word_is_listed(key->words, value) || strlen(value) >= key->size) {
+        problem(l, origin, "%s.%s: \"%.*s\" is none of \"%s\"", key->section,
+                key->name, SHOWN_BYTES, value, key->words);
+    } else {
+        memcpy(value_of(l->out, key), value, strlen(value) + 1);
+    }
+}
+
+/* Is it + and 1 to 7 digits, the first of which is not 0? */
+static bool
+is_prefix(const char *text, size_t bytes)
+{
+    return bytes >= 2 && bytes <= PREFIX_DIGITS_MAX + 1 && text[0] == '+' &&
+           text[1] != '0' && strspn(text + 1, "0123456789") >= bytes - 1;
+}
+
+static void
+set_prefixes(struct loader *l, const struct key *key, const char *value,
+             const char *origin)
+{
+    for (const char *p = value + strspn(value, PREFIXES_APART); *p != '\0';
+         p += strspn(p, PREFIXES_APART)) {
+        size_t bytes = strcspn(p, PREFIXES_APART);
+
+        if (!is_prefix(p, bytes)) {
+            problem(l, origin,
+                    "%s.%s: \"%.*s\" is not + and 1 to %u digits, the first "
+                    "not 0",
+                    key->section, key->name,
+                    bytes < SHOWN_BYTES ? (int)bytes : SHOWN_BYTES, p,
+                    PREFIX_DIGITS_MAX);
+            return;
+        }
+        p += bytes;
+    }
+    if (strlen(value) >= key->size) {
+        problem(l, origin, "%s.%s: longer than %zu bytes", key->section,
+                key->name, key->size - 1);
+    } else {
+        memcpy(value_of(l->out, key), value, strlen(value) + 1);
+    }
+}
+
 /* The one setter. base: folder of relative paths, NULL: the working
  * directory. */
 static void
@@ -452,6 +567,12 @@ set_key(struct loader *l, const struct key *key, const char *value,
     case TYPE_URL:
     case TYPE_ENDPOINT:
         set_url(l, key, value, origin);
+        break;
+    case TYPE_WORD:
+        set_word(l, key, value, origin);
+        break;
+    case TYPE_PREFIXES:
+        set_prefixes(l, key, value, origin);
         break;
     }
 }
@@ -1070,6 +1191,12 @@ print_range(FILE *to, const struct key *key)
     case TYPE_URL:
     case TYPE_ENDPOINT:
         (void)fprintf(to, "URL: %s", key->schemes);
+        break;
+    case TYPE_WORD:
+        (void)fprintf(to, "one of: %s", key->words);
+        break;
+    case TYPE_PREFIXES:
+        (void)fprintf(to, "prefixes: + and 1-%u digits", PREFIX_DIGITS_MAX);
         break;
     }
 }

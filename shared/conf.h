@@ -84,6 +84,24 @@ struct conf_callback {
     int64_t expire_s;                 /* 0..1 year; 30; 0 = never */
 };
 
+struct conf_call {
+    char url[CONF_URL_BYTES];   /* http://localhost:9011/originate_call */
+    int64_t rate_count;         /* 1..10000; 25: requests ... */
+    int64_t rate_window_ms;     /* 100..3600000; 10000: ... in any window */
+    int64_t guard_ms;           /* 0..60000; 50: added to the window */
+    int64_t backoff_ms;         /* 1..3600000; 30000: pause after a 429 */
+    int64_t max_backoff_ms;     /* 1..3600000; 120000 */
+    int64_t max_in_flight;      /* 1..10000; 64 */
+    int64_t max_attempts;       /* 1..100; 5 */
+    int64_t retry_base_ms;      /* 1..600000; 500 */
+    int64_t timeout_ms;         /* 100..600000; 30000, from the POST */
+    char count_at[16];          /* arrival | answer */
+    char on_unknown[16];        /* report | redial */
+    int64_t duplicate_window_s; /* 0..86400; 0 = off */
+    char allow_countries[256];  /* prefixes, + and 1-7 digits, separated by
+                                   commas and blanks: "+1, +49"; "" = all */
+};
+
 struct conf_auth {
     char keys_file[CONF_PATH_BYTES]; /* auth.keys_file; none */
 };
@@ -100,6 +118,7 @@ struct conf {
     struct conf_postgres postgres;
     struct conf_mongo mongo;
     struct conf_callback callback;
+    struct conf_call call;
     struct conf_auth auth;
 };
 

@@ -71,6 +71,24 @@ static const char schema[] =
     " PRIMARY KEY(service, key)) WITHOUT ROWID;"
     "CREATE INDEX seen_until ON seen(until);";
 
+/* What version 2 adds. */
+static const char schema_2[] =
+    "CREATE TABLE progress("
+    " service TEXT NOT NULL,"
+    " seq INTEGER NOT NULL,"
+    " state INTEGER NOT NULL,"
+    " attempts INTEGER NOT NULL,"
+    " started INTEGER NOT NULL,"
+    " finished INTEGER NOT NULL,"
+    " error TEXT NOT NULL,"
+    " PRIMARY KEY(service, seq)) WITHOUT ROWID;"
+    "CREATE TABLE slot("
+    " no INTEGER PRIMARY KEY,"
+    " boot TEXT NOT NULL,"
+    " free_at INTEGER NOT NULL);"
+    "CREATE TABLE note(name TEXT PRIMARY KEY, value TEXT NOT NULL)"
+    " WITHOUT ROWID;";
+
 /* Once a service. AUTOINCREMENT: a plain rowid starts at 1 again when the
  * queue has been empty. */
 static const char schema_service[] =
@@ -118,7 +136,10 @@ static const char *const statements[SQL_STATEMENTS] = {
                       " WHERE seq = ?1",
     [SQL_QUEUE_FIND] = "SELECT seq, received, outcome FROM queue_%s"
                        " WHERE id = ?1",
-    [SQL_QUEUE_AHEAD] = "SELECT count(*) FROM queue_%s WHERE seq < ?1",
+    [SQL_QUEUE_AHEAD] =
+        "SELECT (SELECT count(*) FROM queue_%s WHERE seq < ?1) -"
+        " (SELECT count(*) FROM progress"
+        "  WHERE service = '%s' AND seq < ?1 AND state <> 0)",
     [SQL_QUEUE_LEDGER] =
         "SELECT (SELECT count(*) FROM queue_%s),"
         " (SELECT received FROM queue_%s ORDER BY seq LIMIT 1)",
@@ -179,6 +200,53 @@ static const char *const statements[SQL_STATEMENTS] = {
                            " WHERE service = ?1 AND item = ?2",
     [SQL_ATTEMPT_EACH] = "SELECT item, attempts, error FROM attempt"
                          " WHERE service = ?1",
+    [SQL_CANCEL] =
+        "INSERT INTO progress(service, seq, state, attempts, started,"
+        " finished, error)"
+        " SELECT ?1, seq, ?3, 0, 0, max(?4, received), '' FROM queue_%s"
+        " WHERE id = ?2 AND outcome IS NULL"
+        " ON CONFLICT(service, seq) DO UPDATE SET"
+        " state = excluded.state, finished = excluded.finished"
+        " WHERE state = 0",
+    [SQL_PROGRESS_OF_ID] = "SELECT coalesce((SELECT state FROM progress p"
+                           " WHERE p.service = ?1 AND p.seq = q.seq), 0)"
+                           " FROM queue_%s q WHERE id = ?2",
+    [SQL_PROGRESS_BUSY] = "SELECT count(*) FROM progress"
+                          " WHERE service = ?1 AND state <> 0",
+    [SQL_PROGRESS_GET] =
+        "SELECT seq, state, attempts, started, finished, error FROM progress"
+        " WHERE service = ?1 AND seq = ?2",
+    [SQL_PROGRESS_EACH] =
+        "SELECT seq, state, attempts, started, finished, error FROM progress"
+        " WHERE service = ?1 ORDER BY seq",
+    [SQL_PROGRESS_PUT] =
+        "INSERT INTO progress(service, seq, state, attempts, started,"
+        " finished, error) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)"
+        " ON CONFLICT(service, seq) DO UPDATE SET state = excluded.state,"
+        " attempts = excluded.attempts, started = excluded.started,"
+        " finished = excluded.finished, error = excluded.error",
+    [SQL_PROGRESS_BEGIN] =
+        "INSERT INTO progress(service, seq, state, attempts, started,"
+        " finished, error) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)"
+        " ON CONFLICT(service, seq) DO UPDATE SET state = excluded.state,"
+        " attempts = excluded.attempts, started = excluded.started,"
+        " finished = excluded.finished, error = excluded.error"
+        " WHERE state = 0",
+    [SQL_PROGRESS_DELETE] = "DELETE FROM progress"
+                            " WHERE service = ?1 AND seq = ?2",
+    /* The first condition spares services without progress the second. */
+    [SQL_PROGRESS_RETIRE] =
+        "DELETE FROM progress"
+        " WHERE EXISTS (SELECT 1 FROM progress WHERE service = ?1)"
+        " AND service = ?1 AND seq IN (SELECT seq FROM queue_%s"
+        "  WHERE outcome >= ?2 AND outcome <= ?3)",
+    [SQL_SLOT_EACH] = "SELECT no, boot, free_at FROM slot ORDER BY no",
+    [SQL_SLOT_PUT] = "INSERT INTO slot(no, boot, free_at) VALUES(?1, ?2, ?3)"
+                     " ON CONFLICT(no) DO UPDATE SET boot = excluded.boot,"
+                     " free_at = excluded.free_at",
+    [SQL_NOTE_GET] = "SELECT value FROM note WHERE name = ?1",
+    [SQL_NOTE_PUT] = "INSERT INTO note(name, value) VALUES(?1, ?2)"
+                     " ON CONFLICT(name) DO UPDATE SET value = excluded.value",
     [SQL_IDENTITY] = "SELECT value FROM meta WHERE name = 'uuid'",
 };
 
@@ -393,22 +461,29 @@ schema_identity_create(sqlite3 *db)
     return code == SQLITE_DONE ? SQLITE_OK : code;
 }
 
-/* Under the lock, so that of several processes that start at once one makes
- * it; in one transaction, so that a kill leaves all or nothing. */
+/* Bring the schema from version from (0: nothing is there) to ours. Under the
+ * lock, so that of several processes that start at once one does it; in one
+ * transaction, so that a kill leaves all or nothing. */
 static int
-schema_create(sqlite3 *db)
+schema_raise(sqlite3 *db, int64_t from)
 {
     char version[96];
     int code = sqlite3_exec(db, "BEGIN IMMEDIATE", NULL, NULL, NULL);
 
-    if (code == SQLITE_OK) {
+    if (code == SQLITE_OK && from < 1) {
         code = sqlite3_exec(db, schema, NULL, NULL, NULL);
     }
-    for (unsigned s = 0; code == SQLITE_OK && s < SERVICE_COUNT; s++) {
-        code = schema_service_create(db, (enum service)s);
+    if (code == SQLITE_OK && from < 1) {
+        code = schema_service_create(db, SERVICE_CALLBACK);
     }
-    if (code == SQLITE_OK) {
+    if (code == SQLITE_OK && from < 1) {
         code = schema_identity_create(db);
+    }
+    if (code == SQLITE_OK && from < 2) {
+        code = sqlite3_exec(db, schema_2, NULL, NULL, NULL);
+    }
+    if (code == SQLITE_OK && from < 2) {
+        code = schema_service_create(db, SERVICE_CALL);
     }
     if (code == SQLITE_OK) {
         (void)snprintf(version, sizeof version,
@@ -420,10 +495,11 @@ schema_create(sqlite3 *db)
                              : code;
 }
 
-/* Is the file ours, of our version? *empty: there is no schema in it yet. In
- * one snapshot, for another process may just be making it. */
+/* Is the file ours, of our version or an older one? *found: which; 0: there is
+ * no schema in it yet. In one snapshot, for another process may just be making
+ * it. */
 static enum rc
-schema_check(struct journal *j, bool *empty)
+schema_check(struct journal *j, int64_t *found)
 {
     int64_t version = 0;
     int64_t tables = 0;
@@ -433,7 +509,7 @@ schema_check(struct journal *j, bool *empty)
     if (code == SQLITE_OK) {
         code = ask_int(j->db, "PRAGMA user_version", &version);
     }
-    *empty = version == 0;
+    *found = version;
     if (code == SQLITE_OK) {
         code = ask_int(j->db, "PRAGMA application_id", &application);
     }
@@ -587,24 +663,24 @@ file_create(struct journal *j)
 static enum rc
 connect_finish(struct journal *j)
 {
-    bool empty = false;
+    int64_t version = 0;
     int code = settings(j);
     enum rc rc;
 
     if (code != SQLITE_OK) {
         return journal_failed(j, code);
     }
-    rc = schema_check(j, &empty);
+    rc = schema_check(j, &version);
     if (rc != RC_OK) {
         return rc;
     }
     if (j->role != JOURNAL_READER) {
         code = wal_mode(j);
-        if (code == SQLITE_OK && empty) {
-            code = schema_create(j->db);
+        if (code == SQLITE_OK && version < JOURNAL_SCHEMA) {
+            code = schema_raise(j->db, version);
         }
-    } else if (empty) {
-        return RC_AGAIN; /* somebody is just making it */
+    } else if (version < JOURNAL_SCHEMA) {
+        return RC_AGAIN; /* somebody is just making it, or will at the start */
     }
     if (code == SQLITE_OK) {
         code = prepare(j);

@@ -6,6 +6,8 @@
  *   outcome          what the store has yet to persist, in the order `no`
  *   dead, dead_item  requests that ended without their result, with reasons
  *   attempt          how often a piece of work was tried
+ *   progress         how far a request has come, of services that tell
+ *   slot             of the call limiter, and in meta what it has learned
  *   seen             idempotency keys with their verdicts
  *   counter          accepted, final, dead, bytes: changed in the transaction
  *                    that changes what they count
@@ -72,22 +74,42 @@ enum journal_verdict {
     JOURNAL_MISMATCH, /* key seen with another body: 422, nothing stored */
     JOURNAL_REFUSED,  /* this service's or the keys' share of max_bytes is
                          spent: 503, nothing stored */
+    JOURNAL_CANCELED, /* the request to cancel is, now or already */
+    JOURNAL_LATE,     /* it is beyond canceling */
+    JOURNAL_ABSENT,   /* it is not in the queue (any more) */
 };
+
+enum journal_op {
+    JOURNAL_ADD,    /* a new request */
+    JOURNAL_CANCEL, /* of the request `id`, if its progress is
+                       JOURNAL_STATE_WAITING: it becomes `state` */
+};
+
+/* The state of progress that a request begins with; all others are its
+ * service's own. */
+#define JOURNAL_STATE_WAITING 0
 
 struct journal_request {
     /* in */
+    enum journal_op op;
+    int state; /* of a cancel */
     enum service service;
     const char *body; /* journal form; borrowed */
     size_t body_bytes;
     const char *key; /* idempotency key with its scope, or NULL; borrowed */
     size_t key_bytes;
-    uint8_t hash[HASH_BYTES]; /* of the client's body; only with a key */
+    uint8_t hash[HASH_BYTES];  /* of the client's body; only with a key */
+    int64_t key_until_unix_ms; /* when this key is forgotten; 0: with those of
+                                  its batch */
     /* in and out */
     struct uuid id;           /* replaced by the first one's on a replay */
     int64_t received_unix_ms; /* raised to the previous row's at least */
     /* out */
     enum journal_verdict verdict;
-    int64_t seq; /* > 0 when accepted */
+    int64_t seq;  /* > 0 when accepted */
+    int64_t rank; /* when accepted: its place among those that nobody works
+                     on, from 1 (where no progress is recorded: among the
+                     pending) */
 };
 
 /* Commit all requests (count 1..1024) in one transaction with one fsync, in
@@ -145,6 +167,15 @@ enum rc journal_outcome_page(struct journal *j, enum service service,
                              int64_t after, size_t max_rows, size_t max_bytes,
                              struct journal_page *page) MUST_CHECK;
 
+/* How far a request has come. All 0 and "" for one that nobody has begun. */
+struct journal_progress {
+    int state; /* JOURNAL_STATE_WAITING, or the service's own */
+    int64_t attempts;
+    int64_t started_unix_ms;  /* of the last attempt; 0: none */
+    int64_t finished_unix_ms; /* 0: not yet */
+    char error[JOURNAL_REASON_BYTES];
+};
+
 enum journal_place {
     JOURNAL_PENDING,    /* in the queue, work not finished */
     JOURNAL_PERSISTING, /* finished, outcome waits for the store */
@@ -161,7 +192,8 @@ struct journal_entry {
     int64_t dead_unix_ms;              /* 0 when not dead */
     char reason[JOURNAL_REASON_BYTES]; /* of a dead one; else "" */
     int64_t items;                     /* of a dead one: rows in dead_item */
-    int64_t ahead; /* of a pending one: rows before it in its queue */
+    int64_t ahead; /* of a pending one: rows before it that wait */
+    struct journal_progress progress; /* of one in the queue */
 };
 
 /* What the journal knows of an id. RC_AGAIN: nothing (never seen here, or
@@ -169,12 +201,39 @@ struct journal_entry {
 enum rc journal_find(struct journal *j, const struct uuid *id,
                      struct journal_entry *out) MUST_CHECK;
 
+/* Progress of a request in the queue. RC_OK also when none was recorded. */
+enum rc journal_progress_get(struct journal *j, enum service service,
+                             int64_t seq,
+                             struct journal_progress *out) MUST_CHECK;
+
 /* Called for each row; return false to stop. Pointers live for the call. */
 typedef bool journal_dead_fn(void *arg, const struct journal_entry *entry);
 typedef bool journal_item_fn(void *arg, const char *item, const char *reason,
                              int64_t attempts);
 typedef bool journal_attempt_fn(void *arg, const char *item, int64_t attempts,
                                 const char *error);
+
+typedef bool journal_progress_fn(void *arg, int64_t seq,
+                                 const struct journal_progress *progress);
+/* All recorded progress of a service, in order of seq. */
+enum rc journal_progress_each(struct journal *j, enum service service,
+                              journal_progress_fn *fn, void *arg) MUST_CHECK;
+
+/* A slot of the call limiter, as limiter_slot_state tells it: a moment of
+ * CLOCK_BOOTTIME of boot, or INT64_MAX. */
+struct journal_slot {
+    int64_t no; /* >= 0 */
+    int64_t free_at_us;
+    char boot[UUID_TEXT_BYTES];
+};
+typedef bool journal_slot_fn(void *arg, const struct journal_slot *slot);
+enum rc journal_slot_each(struct journal *j, journal_slot_fn *fn,
+                          void *arg) MUST_CHECK;
+
+/* A service's own note, as journal_note_put wrote it; "" when there is none.
+ */
+enum rc journal_note_get(struct journal *j, const char *name, char *out,
+                         size_t size) MUST_CHECK;
 
 /* Dead letters of a service with seq > after, in order, at most limit. */
 enum rc journal_dead_each(struct journal *j, enum service service,
@@ -236,6 +295,21 @@ enum rc journal_outcome_add(struct journal *j, enum service service,
  * such pending row (already finished or dead). */
 enum rc journal_finish(struct journal *j, enum service service, int64_t seq,
                        int64_t no) MUST_CHECK;
+
+/* Record how far request seq has come. */
+enum rc
+journal_progress_put(struct journal *j, enum service service, int64_t seq,
+                     const struct journal_progress *progress) MUST_CHECK;
+/* The same if it waits (JOURNAL_STATE_WAITING, or nothing recorded). RC_AGAIN:
+ * it does not, and nothing was changed. */
+enum rc
+journal_progress_begin(struct journal *j, enum service service, int64_t seq,
+                       const struct journal_progress *progress) MUST_CHECK;
+
+enum rc journal_slot_put(struct journal *j,
+                         const struct journal_slot *slot) MUST_CHECK;
+enum rc journal_note_put(struct journal *j, const char *name,
+                         const char *value) MUST_CHECK;
 
 struct journal_dead_item {
     char item[JOURNAL_ITEM_BYTES];

@@ -29,6 +29,7 @@ struct batch {
     int64_t key_bytes;               /* of all services, with this batch */
     int64_t bytes[SERVICE_COUNT];    /* likewise, of rows */
     int64_t received[SERVICE_COUNT]; /* of the newest row */
+    int64_t waiting[SERVICE_COUNT];  /* rows that nobody works on */
     bool key_replaces; /* the key looked up last is there, but over */
     int sql;           /* SQLite's code of what failed */
 };
@@ -134,10 +135,42 @@ counters_read(struct batch *b)
         if (name != NULL && service_parse(name, &service) == RC_OK) {
             b->bytes[service] = sqlite3_column_int64(ask, 4);
             b->received[service] = sqlite3_column_int64(ask, 6);
+            b->waiting[service] = sqlite3_column_int64(ask, 1) -
+                                  sqlite3_column_int64(ask, 2) -
+                                  sqlite3_column_int64(ask, 3);
         }
         code = sqlite3_step(ask);
     }
     (void)sqlite3_reset(ask);
+    return code;
+}
+
+/* Those that are worked on do not wait. Only asked for services of this batch:
+ * the count walks what is recorded. */
+static int
+subtract_busy(struct batch *b, const struct journal_request *requests,
+              size_t count)
+{
+    bool asked[SERVICE_COUNT] = {false};
+    int code = SQLITE_DONE;
+
+    for (size_t i = 0; code == SQLITE_DONE && i < count; i++) {
+        enum service service = requests[i].service;
+        sqlite3_stmt *ask;
+
+        if (asked[service] || requests[i].op != JOURNAL_ADD) {
+            continue;
+        }
+        asked[service] = true;
+        ask = journal_sql(b->j, SQL_PROGRESS_BUSY, service);
+        journal_bind_text(ask, 1, service_name(service));
+        code = sqlite3_step(ask);
+        if (code == SQLITE_ROW) {
+            b->waiting[service] -= sqlite3_column_int64(ask, 0);
+            code = SQLITE_DONE;
+        }
+        (void)sqlite3_reset(ask);
+    }
     return code;
 }
 
@@ -182,7 +215,9 @@ key_remember(struct batch *b, const struct journal_request *r)
     journal_bind_blob(put, 2, r->key, r->key_bytes);
     journal_bind_blob(put, 3, r->id.bytes, UUID_BYTES);
     journal_bind_blob(put, 4, r->hash, HASH_BYTES);
-    (void)sqlite3_bind_int64(put, 5, b->keys_until_unix_ms);
+    (void)sqlite3_bind_int64(put, 5,
+                             r->key_until_unix_ms > 0 ? r->key_until_unix_ms
+                                                      : b->keys_until_unix_ms);
     if (!b->key_replaces) {
         b->key_bytes += key_cost(r);
         b->j->delta[r->service].key_bytes += key_cost(r);
@@ -210,7 +245,44 @@ row_insert(struct batch *b, struct journal_request *r)
     journal_bind_blob(insert, 3, r->body, r->body_bytes);
     code = journal_run(insert);
     r->seq = sqlite3_last_insert_rowid(b->j->db);
+    r->rank = ++b->waiting[r->service];
     r->verdict = JOURNAL_ACCEPTED;
+    return code;
+}
+
+/* The request's row becomes canceled if it waits. The id alone decides: no
+ * answer of before is asked. */
+static int
+cancel_one(struct batch *b, struct journal_request *r)
+{
+    sqlite3_stmt *cancel = journal_sql(b->j, SQL_CANCEL, r->service);
+    sqlite3_stmt *ask = journal_sql(b->j, SQL_PROGRESS_OF_ID, r->service);
+    int code;
+
+    journal_bind_text(cancel, 1, service_name(r->service));
+    journal_bind_blob(cancel, 2, r->id.bytes, UUID_BYTES);
+    (void)sqlite3_bind_int(cancel, 3, r->state);
+    (void)sqlite3_bind_int64(cancel, 4, r->received_unix_ms);
+    code = journal_run(cancel);
+    if (code != SQLITE_DONE) {
+        return code;
+    }
+    r->verdict = JOURNAL_CANCELED;
+    if (sqlite3_changes(b->j->db) > 0) {
+        return code;
+    }
+    journal_bind_text(ask, 1, service_name(r->service));
+    journal_bind_blob(ask, 2, r->id.bytes, UUID_BYTES);
+    code = sqlite3_step(ask);
+    if (code == SQLITE_DONE) {
+        r->verdict = JOURNAL_ABSENT;
+    } else if (code == SQLITE_ROW) {
+        code = SQLITE_DONE;
+        if (sqlite3_column_int(ask, 0) != r->state) {
+            r->verdict = JOURNAL_LATE;
+        }
+    }
+    (void)sqlite3_reset(ask);
     return code;
 }
 
@@ -220,6 +292,9 @@ accept_one(struct batch *b, struct journal_request *r)
 {
     int code = SQLITE_DONE;
 
+    if (r->op == JOURNAL_CANCEL) {
+        return cancel_one(b, r);
+    }
     if (r->key != NULL) {
         enum rc rc = key_look_up(b, r);
 
@@ -260,6 +335,9 @@ accept_all(struct batch *b, struct journal_request *requests, size_t count)
         }
         b->sql = rc == RC_OK ? SQLITE_DONE : b->sql;
     }
+    if (b->sql == SQLITE_DONE) {
+        b->sql = subtract_busy(b, requests, count);
+    }
     for (size_t i = 0; b->sql == SQLITE_DONE && i < count; i++) {
         b->sql = accept_one(b, &requests[i]);
     }
@@ -283,6 +361,7 @@ requests_valid(struct journal_request *requests, size_t count)
 
         r->verdict = JOURNAL_REFUSED;
         r->seq = 0;
+        r->rank = 0;
         valid = (unsigned)r->service < SERVICE_COUNT &&
                 r->body_bytes <= JOURNAL_BODY_BYTES_MAX &&
                 r->received_unix_ms >= 0 &&
@@ -323,6 +402,7 @@ journal_accept(struct journal *j, struct journal_request *requests,
     for (size_t i = 0; i < count; i++) {
         requests[i].verdict = JOURNAL_REFUSED;
         requests[i].seq = 0;
+        requests[i].rank = 0;
     }
     return rc;
 }

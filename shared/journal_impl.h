@@ -8,7 +8,7 @@
 
 #include "shared/journal.h"
 
-#define JOURNAL_SCHEMA 1
+#define JOURNAL_SCHEMA 2
 #define JOURNAL_APPLICATION_ID 0x534c4a31 /* "SLJ1" */
 
 /* Only recovery and the last close exclude others without flock; both are
@@ -70,6 +70,19 @@ enum journal_sql {
     SQL_ATTEMPT_PUT,
     SQL_ATTEMPT_DELETE,
     SQL_ATTEMPT_EACH,
+    SQL_CANCEL,
+    SQL_PROGRESS_OF_ID,
+    SQL_PROGRESS_BUSY,
+    SQL_PROGRESS_GET,
+    SQL_PROGRESS_EACH,
+    SQL_PROGRESS_PUT,
+    SQL_PROGRESS_BEGIN,
+    SQL_PROGRESS_DELETE,
+    SQL_PROGRESS_RETIRE,
+    SQL_SLOT_EACH,
+    SQL_SLOT_PUT,
+    SQL_NOTE_GET,
+    SQL_NOTE_PUT,
     SQL_IDENTITY,
     SQL_STATEMENTS /* how many there are */
 };
@@ -152,6 +165,14 @@ void journal_row_decode(sqlite3_stmt *statement, struct journal_row *row);
 
 /* Write the deltas into the counters. A SQLite code. */
 int journal_count(struct journal *j);
+
+/* ---- journal_progress.c ---------------------------------------------------
+ */
+
+/* Progress of a request, all 0 when none is recorded: SQLITE_ROW, SQLITE_DONE
+ * (none) or an error. The connection is open. */
+int journal_progress_read(struct journal *j, enum service service, int64_t seq,
+                          struct journal_progress *out);
 
 /* ---- journal_lock.c -------------------------------------------------------
  */

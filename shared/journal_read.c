@@ -303,6 +303,11 @@ find_queued(struct journal *j, enum service service, const struct uuid *id,
         }
         (void)sqlite3_reset(ahead);
     }
+    if (code == SQLITE_ROW) {
+        int read = journal_progress_read(j, service, out->seq, &out->progress);
+
+        code = read == SQLITE_DONE ? SQLITE_ROW : read;
+    }
     (void)sqlite3_reset(find);
     return code;
 }

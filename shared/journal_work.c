@@ -195,6 +195,32 @@ retire_tell(struct journal *j, sqlite3_stmt *each, journal_retired_fn *fn,
     return code == SQLITE_DONE ? RC_OK : journal_failed(j, code);
 }
 
+static enum rc
+progress_retire(struct journal *j, enum service service, int64_t no_from,
+                int64_t no_to)
+{
+    sqlite3_stmt *retire = journal_sql(j, SQL_PROGRESS_RETIRE, service);
+    enum rc rc;
+
+    journal_bind_text(retire, 1, service_name(service));
+    (void)sqlite3_bind_int64(retire, 2, no_from);
+    (void)sqlite3_bind_int64(retire, 3, no_to);
+    rc = change(j, retire);
+    return rc == RC_AGAIN ? RC_OK : rc;
+}
+
+static enum rc
+progress_delete(struct journal *j, enum service service, int64_t seq)
+{
+    sqlite3_stmt *delete = journal_sql(j, SQL_PROGRESS_DELETE, service);
+    enum rc rc;
+
+    journal_bind_text(delete, 1, service_name(service));
+    (void)sqlite3_bind_int64(delete, 2, seq);
+    rc = change(j, delete);
+    return rc == RC_AGAIN ? RC_OK : rc;
+}
+
 enum rc
 journal_retire_each(struct journal *j, enum service service, int64_t no_from,
                     int64_t no_to, journal_retired_fn *fn, void *arg,
@@ -223,6 +249,9 @@ journal_retire_each(struct journal *j, enum service service, int64_t no_from,
         (void)sqlite3_bind_int64(by_outcome[i], 2, no_to);
     }
     rc = ask_int(j, by_service[0], &outcome_bytes);
+    if (rc == RC_OK) {
+        rc = progress_retire(j, service, no_from, no_to);
+    }
     if (rc == RC_OK) {
         rc = retire_tell(j, by_outcome[0], fn, arg, &row_bytes);
     }
@@ -383,6 +412,9 @@ journal_bury(struct journal *j, enum service service, int64_t seq,
     }
     if (rc == RC_OK) {
         rc = queue_delete(j, service, seq);
+    }
+    if (rc == RC_OK) {
+        rc = progress_delete(j, service, seq);
     }
     if (rc == RC_OK) {
         rc = dead_size(j, service, seq, &dead_bytes);

@@ -1,6 +1,8 @@
 # The base that both sides use.
 noinst_LIBRARIES += libshared.a
 libshared_a_SOURCES = \
+	%D%/call_msg.c %D%/call_msg.h \
+	%D%/calls.c %D%/calls.h \
 	%D%/callback_msg.c %D%/callback_msg.h \
 	%D%/clock.c %D%/clock.h \
 	%D%/conf.c %D%/conf.h \
@@ -12,6 +14,7 @@ libshared_a_SOURCES = \
 	%D%/journal_accept.c \
 	%D%/journal_impl.h \
 	%D%/journal_lock.c \
+	%D%/journal_progress.c \
 	%D%/journal_read.c \
 	%D%/journal_work.c \
 	%D%/json.c %D%/json.h \

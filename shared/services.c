@@ -5,6 +5,7 @@
 
 static const char *const names[SERVICE_COUNT] = {
     [SERVICE_CALLBACK] = "callback",
+    [SERVICE_CALL] = "call",
 };
 
 const char *

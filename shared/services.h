@@ -7,6 +7,7 @@
 
 enum service {
     SERVICE_CALLBACK,
+    SERVICE_CALL,
     SERVICE_COUNT /* not a service: how many there are */
 };
 

@@ -93,6 +93,7 @@ EXTRA_DIST += %D%/fuzz/corpus \
 	%D%/e2e/load.py \
 	%D%/e2e/mongo_server.py \
 	%D%/e2e/test_bad_input.py \
+	%D%/e2e/test_call.py \
 	%D%/e2e/test_callback.py \
 	%D%/e2e/test_config.py \
 	%D%/e2e/test_faults.py \
@@ -101,9 +102,11 @@ EXTRA_DIST += %D%/fuzz/corpus \
 	%D%/e2e/test_quickstart.py \
 	%D%/e2e/test_simulate.py \
 	%D%/e2e/test_sluicectl.py \
+	%D%/e2e/test_trigger.py \
 	%D%/fresh.sh \
 	%D%/fuzz.sh \
 	%D%/mutants/mutants.py \
+	%D%/sim/calls.py \
 	%D%/sim/objects.py \
 	%D%/sim/tester.py \
 	%D%/style.sh \

@@ -1,11 +1,12 @@
 #!/usr/bin/python3
-"""`make bench`: the rows of DESIGN section 8 that concern the callback service
-and the call limiter.
+"""`make bench`: the rows of DESIGN section 8 that concern the callback service,
+the call limiter and the calls themselves.
 
 Ratios within one run, what is compared taken in turn and the medians of
 several turns: the machine is noisy. Prints the table and writes it as JSON.
 
-    bench.py [--only WORD ...] [--seconds S] [--turns N] [--json FILE]
+    bench.py [--only WORD ...] [--seconds S] [--turns N] [--dial-seconds S]
+             [--json FILE]
 
 The programs hello, hello_loop, upstream and fill are looked for beside
 callback.fcgi, in the build folder.
@@ -24,12 +25,14 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
 import harness  # noqa: E402
-from harness import BUILD, ids_body, wait_for  # noqa: E402
+from harness import (  # noqa: E402
+    BUILD, closest_ms, ids_body, most_in_window, wait_for)
 
 HERE = pathlib.Path(__file__).resolve().parent
 CONNECTIONS = 64
 PENDING = 1_000_000
 MEAN_LATENCY_S = (0.3 + 4.0) / 2
+CALL_COUNT, CALL_WINDOW_MS = 25, 10000
 
 
 class Row:
@@ -115,6 +118,19 @@ def possible(min_ms, max_ms, late_ms=0):
     return 10000 / (10000 + min_ms + max_ms + 2 * late_ms)
 
 
+def share_of_limit(times_ms):
+    """Of the arrivals at a provider. Calls come in bursts, so that where the
+    measured time begins and ends would tell more than the rate: measured is
+    from each of the first CALL_COUNT to the one of the same place in the last
+    full round, and the mean of that."""
+    rounds = len(times_ms) // CALL_COUNT - 1
+    assert rounds > 0, f"only {len(times_ms)} calls: measure for longer"
+    spent_ms = statistics.mean(
+        times_ms[k + rounds * CALL_COUNT] - times_ms[k]
+        for k in range(CALL_COUNT))
+    return rounds * CALL_WINDOW_MS / spent_ms
+
+
 # --- Bench ------------------------------------------------------------------------
 
 class Bench:
@@ -136,7 +152,7 @@ class Bench:
         folder = self.place.folder / f"bin-{program}"
         if not folder.exists():
             shutil.copytree(self.place.bin, folder)
-            for name in ("callback.fcgi", "status.fcgi"):
+            for name in ("callback.fcgi", "trigger.fcgi", "status.fcgi"):
                 shutil.copy(BUILD / program, folder / name)
         return folder
 
@@ -478,7 +494,8 @@ class Bench:
                        "--late", "0.002:500")
         self.call_rows("0-1 s there and back together", 0.93,
                        possible(0, 500), "--jitter-ms", "0-500")
-        self.call_rows("0-1 s a way", 0.93, possible(0, 1000), "--jitter-ms",
+        # No goal: not even the best that is possible reaches 0.93 here.
+        self.call_rows("0-1 s a way", None, possible(0, 1000), "--jitter-ms",
                        "0-1000")
 
     def call_rows(self, network, least_share, best, *arguments):
@@ -493,10 +510,66 @@ class Bench:
         self.add(f"calls, {network}: 429s", int(figures["429s"]), at_most=0,
                  max_in_window=int(figures["max_in_window"]))
 
+    def dial(self):
+        """The real limit in real time: from the web server to a provider that
+        counts, with always more calls waiting."""
+        instance = self.place.instance(start=False)
+        provider = harness.CallProvider(
+            instance, count=CALL_COUNT, window_ms=CALL_WINDOW_MS,
+            lockout_ms=30000, answer_ms=(50, 100)).start()
+        instance.write_conf(call__url=provider.url)
+        instance.start()
+        from_idle = self.dial_from_idle(instance, provider)
+        provider.set(answer_ms=(5000, 10000))
+        rounds = self.options.dial_seconds * 1000 // CALL_WINDOW_MS
+        before = len(provider.log())
+        for number in range(CALL_COUNT * (rounds + 3)):
+            last = self.trigger(instance, 1000 + number)
+        time.sleep(self.options.dial_seconds)
+        log = provider.log()
+        waiting = instance.get(f"/calls/{last}").json()["position"]
+        assert waiting > CALL_COUNT, f"only {waiting} calls were waiting"
+        times = sorted(entry["at_ms"] for entry in log)[before:]
+        self.add(f"dialling for {self.options.dial_seconds} s: share",
+                 share_of_limit(times), at_least=0.985, calls=len(times),
+                 waiting=waiting)
+        self.add("dialling: 429s", provider.summary()["refused"], at_most=0,
+                 max_in_window=most_in_window(log, CALL_WINDOW_MS),
+                 one_more_in_ms=closest_ms(log, CALL_COUNT))
+        self.add("a call from idle: trigger to arrival",
+                 statistics.median(from_idle), "ms", at_most=20,
+                 worst_ms=max(from_idle))
+        self.close(instance)
+
+    @staticmethod
+    def trigger(instance, number):
+        reply = instance.request(
+            "POST", "/trigger", json.dumps(
+                {"phone_number": f"+1415{number:07d}",
+                 "virtual_agent_id": "a"}),
+            {"Content-Type": "application/json"})
+        assert reply.status == 202, reply
+        return reply.json()["call_id"]
+
+    def dial_from_idle(self, instance, provider, count=7):
+        """Milliseconds from before the trigger's connection to the arrival at
+        the provider: the same clock. Every slot but a few is free."""
+        spent_ms = []
+        for number in range(count):
+            begun_ms = time.monotonic() * 1000
+            call_id = self.trigger(instance, number)
+            wait_for(lambda: instance.get(f"/calls/{call_id}").json()
+                     ["status"] == "ANSWERED", "the call is answered")
+            arrived, = (entry["at_ms"] for entry in provider.log()
+                        if entry["key"] == call_id)
+            spent_ms.append(arrived - begun_ms)
+        return spent_ms
+
     # All of it
 
     BENCHES = ("lighttpd", "loop", "fcgid", "proxy", "pending", "pace",
-               "pool500", "pool10000", "upsert", "restart", "calls")
+               "pool500", "pool10000", "upsert", "restart", "calls",
+               "dial")
 
     def main(self):
         for name in self.BENCHES:
@@ -521,6 +594,8 @@ def parse_arguments():
     parser.add_argument("--only", nargs="+", choices=Bench.BENCHES)
     parser.add_argument("--seconds", type=int, default=6)
     parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--dial-seconds", type=int, default=180,
+                        help="of the row `dial`, in real time")
     parser.add_argument("--json", default="bench.json")
     return parser.parse_args()
 

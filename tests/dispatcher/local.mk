@@ -1,4 +1,7 @@
 unit_tests += \
+	%D%/test_backoff \
+	%D%/test_call \
+	%D%/test_call_store \
 	%D%/test_callback \
 	%D%/test_callback_pool \
 	%D%/test_callback_store \
@@ -17,6 +20,20 @@ unit_tests += \
 	%D%/test_sluicectl_print \
 	%D%/test_store_pg \
 	%D%/test_writer
+%C%_test_call_LDFLAGS = $(AM_LDFLAGS) \
+	-Wl,--wrap=calloc \
+	-Wl,--wrap=clock_boot_id \
+	-Wl,--wrap=poster_drive \
+	-Wl,--wrap=poster_fd \
+	-Wl,--wrap=poster_free \
+	-Wl,--wrap=poster_in_flight \
+	-Wl,--wrap=poster_new \
+	-Wl,--wrap=poster_set \
+	-Wl,--wrap=poster_start \
+	-Wl,--wrap=poster_warm \
+	-Wl,--wrap=writer_submit
+%C%_test_call_store_LDFLAGS = $(AM_LDFLAGS) \
+	-Wl,--wrap=pg_exec
 %C%_test_callback_LDFLAGS = $(AM_LDFLAGS) \
 	-Wl,--wrap=fetcher_drive \
 	-Wl,--wrap=fetcher_fd \

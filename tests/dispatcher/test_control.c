@@ -28,6 +28,7 @@ struct bench {
     struct metrics *metrics;
     struct writer *writer;
     struct queue *inbox;
+    struct queue *others; /* the inbox of a service that is not asked */
     struct feed *feed;
     struct control *control;
     struct text answer;
@@ -53,6 +54,7 @@ setup(void **state)
     b->conf->node.id = 3;
     assert_int_equal(metrics_new(&b->metrics), RC_OK);
     assert_int_equal(queue_new(&b->inbox, 16, 0), RC_OK);
+    assert_int_equal(queue_new(&b->others, 16, 0), RC_OK);
     assert_int_equal(writer_new(&b->writer,
                                 fixture_journal(b->f, JOURNAL_DISPATCHER),
                                 b->metrics),
@@ -61,6 +63,7 @@ setup(void **state)
     feed.endpoint = endpoint;
     feed.journal = &b->f->options;
     feed.inboxes[SERVICE_CALLBACK] = b->inbox;
+    feed.inboxes[SERVICE_CALL] = b->others;
     feed.metrics = b->metrics;
     assert_int_equal(feed_start(&b->feed, &feed), RC_OK);
     control.conf = b->conf;
@@ -80,6 +83,7 @@ teardown(void **state)
     control_stop(&b->control);
     feed_stop(&b->feed);
     writer_free(&b->writer);
+    queue_free(&b->others, work_free);
     queue_free(&b->inbox, work_free);
     metrics_free(&b->metrics);
     text_free(&b->answer);
@@ -373,7 +377,7 @@ what_is_no_command_is_refused(void **state)
         {"dead list callback 0 10 extra", "wrong number"},
         {"dead list callback x", "\"x\" is not a number"},
         {"dead list callback 1 -5", "\"-5\" is not a number"},
-        {"dead list call", "no service \"call\""},
+        {"dead list calls", "no service \"calls\""},
         {"dead retry", "wrong number"},
         {"dead retry 1234", "not an id"},
         {"dead retry 019b7d00-91ae-7000-8000-000000000000 callback",

@@ -37,6 +37,7 @@ struct bench {
     struct uuid_source ids;
     struct metrics *metrics;
     struct queue *inbox;
+    struct queue *others; /* the inbox of a service that is not asked */
     struct feed *feed;
     int64_t expected; /* seq that must come next */
 };
@@ -53,7 +54,7 @@ start_feed(struct bench *b)
     struct feed_options options = {
         .endpoint = b->endpoint,
         .journal = &b->journal_options,
-        .inboxes = {[SERVICE_CALLBACK] = b->inbox},
+        .inboxes = {[SERVICE_CALLBACK] = b->inbox, [SERVICE_CALL] = b->others},
         .metrics = b->metrics,
     };
 
@@ -98,7 +99,8 @@ setup(void **state)
     return journal_new(&b->edge, &b->journal_options) == RC_OK &&
                    push_new(&b->push, b->endpoint) == RC_OK &&
                    metrics_new(&b->metrics) == RC_OK &&
-                   queue_new(&b->inbox, INBOX_ROWS, 1 << 20) == RC_OK
+                   queue_new(&b->inbox, INBOX_ROWS, 1 << 20) == RC_OK &&
+                   queue_new(&b->others, INBOX_ROWS, 1 << 20) == RC_OK
                ? 0
                : -1;
 }
@@ -129,6 +131,7 @@ teardown(void **state)
     feed_stop(&b->feed);
     push_free(&b->push);
     journal_free(&b->edge);
+    queue_free(&b->others, work_free);
     queue_free(&b->inbox, work_free);
     metrics_free(&b->metrics);
     remove_dir(b->dir);
@@ -489,7 +492,7 @@ an_endpoint_that_cannot_be_bound_is_refused(void **state)
     struct feed_options options = {
         .endpoint = "ipc:///nowhere/at/all.sock",
         .journal = &b->journal_options,
-        .inboxes = {[SERVICE_CALLBACK] = b->inbox},
+        .inboxes = {[SERVICE_CALLBACK] = b->inbox, [SERVICE_CALL] = b->others},
         .metrics = b->metrics,
     };
 

@@ -81,6 +81,9 @@ __wrap_journal_ledger(struct journal *j,
 {
     (void)j;
     memset(ledger, 0, SERVICE_COUNT * sizeof(ledger[0]));
+    for (unsigned k = 0; k < SERVICE_COUNT; k++) {
+        ledger[k].balanced = true;
+    }
     ledger[0].balanced = !atomic_load(&unbalanced);
     atomic_fetch_add(&ledgers, 1);
     return RC_OK;

@@ -388,12 +388,16 @@ __wrap_journal_outcome_page(struct journal *j, enum service service,
                             struct journal_page *page)
 {
     (void)j;
-    (void)service;
     assert_true(max_rows > 3 && max_rows <= 4096);
     assert_true(max_bytes > 0 && max_bytes <= (size_t)1024 * 1024);
     if (page->rows == NULL) {
         page->rows = calloc(OUTCOMES_MAX, sizeof(page->rows[0]));
         assert_non_null(page->rows);
+    }
+    if (service != SERVICE_CALLBACK) { /* the other lanes have none */
+        page->count = 0;
+        page->more = false;
+        return RC_OK;
     }
     lock();
     /* Three a page: most tests see several pages. */

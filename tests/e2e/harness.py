@@ -1,5 +1,5 @@
 """What the tests from outside stand on: a private PostgreSQL, a whole Sluice
-behind a real web server, the object simulator, and ways to ask and to hurt.
+behind a real web server, the simulators, and ways to ask and to hurt.
 
 Used by tests/e2e, tests/torture and tests/bench. Everything listens on
 loopback ports and sockets of its own below one temporary folder; started as
@@ -30,7 +30,8 @@ TOP = pathlib.Path(__file__).resolve().parents[2]
 SIM = TOP / "tests" / "sim"
 BUILD = pathlib.Path(os.environ.get("SLUICE_BUILD")
                      or os.environ.get("BUILD_DIR") or TOP / "build").resolve()
-PROGRAMS = ("callback.fcgi", "status.fcgi", "sluiced", "sluicectl")
+PROGRAMS = ("callback.fcgi", "trigger.fcgi", "status.fcgi", "sluiced",
+            "sluicectl")
 WEB_SERVERS = ("lighttpd", "mod_fcgid", "mod_proxy_fcgi")
 
 # A sanitizer makes everything slower: deadlines stretch, what is measured
@@ -520,6 +521,7 @@ class Instance:
         bin_dir = self.place.bin
         self.web_process = self.process(self.web, self.web_argv())
         self.callback = self.handler_process("callback", self.handlers)
+        self.trigger = self.handler_process("trigger", 1)
         self.status = self.handler_process("status", 1)
         self.sluiced = self.process("sluiced", [
             bin_dir / "sluiced", "--config", self.conf_file])
@@ -578,16 +580,16 @@ class Instance:
         wait_for(lambda: port_answers(self.port), f"{self.web} listens")
 
     def start_handlers(self):
-        for process in (self.callback, self.status):
+        for process in (self.callback, self.trigger, self.status):
             # spawn-fcgi refuses a path that exists.
             (self.run / f"{process.name}.sock").unlink(missing_ok=True)
             process.start()
-        for process in (self.callback, self.status):
+        for process in (self.callback, self.trigger, self.status):
             wait_for(lambda p=process: socket_answers(
                 self.run / f"{p.name}.sock"), f"{process.name} listens")
 
     def stop_handlers(self):
-        for process in (self.callback, self.status):
+        for process in (self.callback, self.trigger, self.status):
             process.stop()
             wait_for(lambda p=process: not descendants(
                 p.pid, f"{p.name}.fcgi"), "the handlers end")
@@ -663,7 +665,7 @@ class Instance:
 
     def wait_ready(self):
         def ready():
-            for process in self.processes()[:5]:
+            for process in self.processes()[:6]:
                 assert process.popen is None or process.alive(), \
                     f"{process.name} ended:\n{self.log_tails()}"
             try:
@@ -739,13 +741,14 @@ class Instance:
         finally:
             connection.close()
 
-    def counters(self):
+    def counters(self, service="callback"):
         """accepted, final, dead and, counted, pending."""
         return self.journal_rows(
             "SELECT accepted, final, dead,"
-            " (SELECT count(*) FROM queue_callback) AS pending,"
-            " (SELECT count(*) FROM outcome) AS outcomes"
-            " FROM counter WHERE service = 'callback'")[0]
+            f" (SELECT count(*) FROM queue_{service}) AS pending,"
+            " (SELECT count(*) FROM outcome"
+            f"  WHERE service = '{service}') AS outcomes"
+            f" FROM counter WHERE service = '{service}'")[0]
 
     def accepted(self):
         return self.counters()["accepted"]
@@ -807,6 +810,54 @@ class Instance:
     def restart_sluiced(self, number=signal.SIGKILL):
         self.sluiced.stop(number)
         self.sluiced.start()
+
+
+class CallProvider:
+    """The simulator tests/sim/calls.py beside an instance, which stops it.
+    options: those of calls.py, window_ms=1000, answer_ms=(100, 200)."""
+
+    def __init__(self, instance, **options):
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}/originate_call"
+        options = {"lockout_ms": 3000, "answer_ms": (100, 200), **options}
+        argv = ["/usr/bin/python3", "-B",
+                instance.place.bin / "sim" / "calls.py", "--port", self.port]
+        for name, value in options.items():
+            values = value if isinstance(value, tuple) else (value,)
+            argv += [f"--{name.replace('_', '-')}", *values]
+        self.process = instance.process("calls", argv)
+
+    def start(self):
+        self.process.start()
+        wait_for(lambda: port_answers(self.port), "the provider")
+        return self
+
+    def log(self):
+        return http_json(self.port, "GET", "/sim/log")
+
+    def summary(self):
+        return http_json(self.port, "GET", "/sim/summary")
+
+    def set(self, **options):
+        return http_json(self.port, "POST", "/sim/set", options)
+
+
+def closest_ms(log, count):
+    """The shortest time in which a call provider's log has count + 1 requests:
+    more than its window, or it refused one. None: it has fewer."""
+    times = sorted(entry["at_ms"] for entry in log)
+    return min((b - a for a, b in zip(times, times[count:])), default=None)
+
+
+def most_in_window(log, window_ms):
+    """Requests in the fullest window of a call provider's log."""
+    times = sorted(entry["at_ms"] for entry in log)
+    most, first = 0, 0
+    for k, at_ms in enumerate(times):
+        while times[first] <= at_ms - window_ms:
+            first += 1
+        most = max(most, k + 1 - first)
+    return most
 
 
 def fill(template, values):

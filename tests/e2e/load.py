@@ -2,13 +2,14 @@
 than one request at a time, the torture and the bench."""
 import asyncio
 import collections
+import json
+import random
 
-from harness import ids_body, parse_http
+from harness import Reply, ids_body, parse_http
 
 
-def post_bytes(ids, key=None):
-    body = ids_body(ids)
-    head = ("POST /callback HTTP/1.1\r\nHost: localhost\r\n"
+def request_bytes(method, path, body=b"", key=None):
+    head = (f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n"
             "Content-Type: application/json\r\nConnection: close\r\n"
             f"Content-Length: {len(body)}\r\n")
     if key is not None:
@@ -16,23 +17,28 @@ def post_bytes(ids, key=None):
     return head.encode() + b"\r\n" + body
 
 
-async def post_once(port, ids, key=None, seconds=120):
-    """Status of one POST on a connection of its own; 0: no answer."""
+async def ask_once(port, data, seconds=120):
+    """The reply to one request on a connection of its own; status 0: none."""
     try:
-        return await asyncio.wait_for(_post(port, post_bytes(ids, key)),
-                                      seconds)
+        reply = await asyncio.wait_for(_ask(port, data), seconds)
     except (OSError, asyncio.TimeoutError, EOFError):
-        return 0
+        reply = b""
+    return parse_http(reply) if reply else Reply(0, [], b"")
 
 
-async def _post(port, data):
+async def _ask(port, data):
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(data)
-        reply = await reader.read(65536)
-        return parse_http(reply).status if reply else 0
+        return await reader.read()
     finally:
         writer.close()
+
+
+async def post_once(port, ids, key=None, seconds=120):
+    """Status of one POST /callback."""
+    data = request_bytes("POST", "/callback", ids_body(ids), key)
+    return (await ask_once(port, data, seconds)).status
 
 
 async def _all_at_once(port, requests):
@@ -83,3 +89,69 @@ class Clients:
 
     def acknowledged_ids(self):
         return {i for ids in self.acknowledged for i in ids}
+
+
+class Callers:
+    """Tasks that trigger calls in bursts, each one call after the other, and
+    cancel some while they wait or are dialled. What is not accepted is
+    repeated with the same Idempotency-Key. Every call has a phone number of
+    its own. cancels: the share of calls that somebody wants canceled."""
+
+    def __init__(self, port, callers=3, burst=25, pause_s=4.0, cancels=0.3,
+                 seed=1):
+        self.port, self.callers = port, callers
+        self.burst, self.pause_s, self.cancels = burst, pause_s, cancels
+        self.random = random.Random(seed)
+        self.acknowledged = [[] for _ in range(callers)]  # ids, in order
+        self.phones = {}  # by id
+        self.statuses = collections.Counter()
+        self.cancel_statuses = collections.Counter()
+        self.cancel_asked, self.canceled = set(), set()
+        self.cancel_tasks = set()
+        self.stopping = False
+        self.made = 0
+
+    async def trigger(self):
+        """Until it is accepted; the call's id."""
+        self.made += 1
+        phone = f"+1415{self.made:07d}"
+        data = request_bytes(
+            "POST", "/trigger", json.dumps(
+                {"phone_number": phone, "virtual_agent_id": "a"}).encode(),
+            f"call-{self.made}")
+        while True:
+            reply = await ask_once(self.port, data, 30)
+            self.statuses[reply.status] += 1
+            if reply.status == 202:
+                call_id = reply.json()["call_id"]
+                self.phones[call_id] = phone
+                return call_id
+            await asyncio.sleep(0.02)
+
+    async def cancel(self, call_id, delay_s):
+        """Ask once: a request that failed may have canceled it, too."""
+        await asyncio.sleep(delay_s)
+        self.cancel_asked.add(call_id)
+        reply = await ask_once(
+            self.port, request_bytes("DELETE", f"/calls/{call_id}"), 30)
+        self.cancel_statuses[reply.status] += 1
+        if reply.status == 200:
+            self.canceled.add(call_id)
+
+    async def caller(self, acknowledged):
+        while not self.stopping:
+            for _ in range(self.random.randint(1, self.burst)):
+                call_id = await self.trigger()
+                acknowledged.append(call_id)
+                if self.random.random() < self.cancels:
+                    # At once, or while it waits, or after its turn.
+                    task = asyncio.create_task(self.cancel(
+                        call_id, self.random.choice((0, 0.005, 0.1, 1))))
+                    self.cancel_tasks.add(task)
+                if self.stopping:
+                    return
+            await asyncio.sleep(self.random.uniform(0, self.pause_s))
+
+    async def run(self):
+        await asyncio.gather(*map(self.caller, self.acknowledged))
+        await asyncio.gather(*self.cancel_tasks)

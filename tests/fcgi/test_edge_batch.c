@@ -30,6 +30,7 @@ static bool answered_before_commit;
 static unsigned answers;
 static int64_t pushed[MAX];
 static unsigned pushes;
+static struct journal_request handed_in[MAX];
 
 enum rc
 __wrap_journal_accept(struct journal *j, struct journal_request *requests,
@@ -39,10 +40,12 @@ __wrap_journal_accept(struct journal *j, struct journal_request *requests,
     answered_before_commit = answers > 0;
     accept_count = count;
     assert_int_equal(keys_until_unix_ms, NOW + DAY);
+    memcpy(handed_in, requests, count * sizeof(handed_in[0]));
     for (size_t k = 0; k < count && accept_rc == RC_OK; k++) {
         requests[k].verdict = verdicts[k];
         requests[k].seq =
             verdicts[k] == JOURNAL_ACCEPTED ? 100 + (int64_t)k : 0;
+        requests[k].rank = requests[k].seq > 0 ? 7 + (int64_t)k : 0;
         if (verdicts[k] == JOURNAL_REPLAYED) {
             memset(requests[k].id.bytes, 0xee, UUID_BYTES);
         }
@@ -191,6 +194,77 @@ verdicts_are_told_apart(void **state)
     assert_int_equal(pushes, 0);
 }
 
+static const struct edge_route cancel_route = {.method = "DELETE",
+                                               .path = "/items/{id}",
+                                               .service = SERVICE_CALL,
+                                               .cancel = 5};
+
+static void
+what_is_handed_in_is_the_routes(void **state)
+{
+    struct edge_batch *batch = *state;
+    struct exchange *all[MAX];
+
+    for (size_t k = 0; k < MAX; k++) {
+        all[k] = edge_batch_get(batch, k);
+    }
+    edge_batch_clear(batch);
+    verdicts[0] = JOURNAL_CANCELED;
+    all[0]->route = &cancel_route;
+    all[1]->key_bytes = 1;
+    all[1]->key_kept_ms = 60000;
+    all[2]->key_bytes = 1;
+    for (size_t k = 0; k < MAX; k++) {
+        assert_int_equal(edge_batch_add(batch, all[k]), RC_OK);
+    }
+    edge_batch_commit(batch, 1, NOW);
+    assert_int_equal(handed_in[0].op, JOURNAL_CANCEL);
+    assert_int_equal(handed_in[0].state, 5);
+    assert_int_equal(handed_in[0].service, SERVICE_CALL);
+    assert_int_equal(handed_in[1].op, JOURNAL_ADD);
+    assert_int_equal(handed_in[1].key_until_unix_ms, NOW + 60000);
+    assert_int_equal(handed_in[2].op, JOURNAL_ADD);
+    assert_int_equal(handed_in[2].key_until_unix_ms, 0);
+}
+
+static void
+the_rank_is_there_for_the_answer(void **state)
+{
+    struct edge_batch *batch = *state;
+
+    verdicts[1] = JOURNAL_REPLAYED;
+    edge_batch_get(batch, 1)->request.rank = 99;
+    edge_batch_commit(batch, 1, NOW);
+    assert_int_equal(edge_batch_get(batch, 0)->request.rank, 7);
+    assert_int_equal(edge_batch_get(batch, 1)->request.rank, 0);
+    assert_int_equal(edge_batch_get(batch, 2)->request.rank, 9);
+}
+
+static void
+canceled_late_or_absent_is_for_the_ask_pool(void **state)
+{
+    struct edge_batch *batch = *state;
+
+    verdicts[0] = JOURNAL_CANCELED;
+    verdicts[1] = JOURNAL_LATE;
+    verdicts[2] = JOURNAL_ABSENT;
+    edge_batch_commit(batch, 1, NOW);
+    edge_batch_push(batch);
+    for (size_t k = 0; k < MAX; k++) {
+        assert_true(edge_batch_asks(batch, k));
+        assert_int_equal(status_of(batch, k), 0);
+    }
+    assert_int_equal(answers, 0);
+    assert_int_equal(pushes, 0);
+    verdicts[0] = JOURNAL_ACCEPTED;
+    verdicts[1] = JOURNAL_REPLAYED;
+    verdicts[2] = JOURNAL_MISMATCH;
+    edge_batch_commit(batch, 1, NOW);
+    for (size_t k = 0; k < MAX; k++) {
+        assert_false(edge_batch_asks(batch, k));
+    }
+}
+
 struct failure {
     enum rc rc;
     const char *code;
@@ -212,6 +286,7 @@ failed_commit_promises_nothing(void **state)
         edge_batch_push(batch);
         for (size_t k = 0; k < MAX; k++) {
             assert_int_equal(status_of(batch, k), 503);
+            assert_false(edge_batch_asks(batch, k));
             assert_non_null(strstr(body_of(batch, k), failures[f].code));
             assert_non_null(
                 strstr(text_cstr(&edge_batch_get(batch, k)->reply.headers),
@@ -249,6 +324,9 @@ main(void)
         TEST(batch_is_full_at_its_bound),
         TEST(answers_follow_the_commit_and_frames_the_answers),
         TEST(verdicts_are_told_apart),
+        TEST(what_is_handed_in_is_the_routes),
+        TEST(the_rank_is_there_for_the_answer),
+        TEST(canceled_late_or_absent_is_for_the_ask_pool),
         TEST(failed_commit_promises_nothing),
         TEST(cleared_batch_is_empty),
     };

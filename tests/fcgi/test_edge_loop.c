@@ -28,6 +28,7 @@
 
 #define MAX_BODY 65536
 #define KEPT_REQUESTS 3
+#define CANCELED 5
 
 struct fixture {
     char dir[64];
@@ -39,6 +40,7 @@ struct fixture {
     struct auth *auth;
     struct edge_loop *loop;
     int drain_fd;
+    const struct conf *fresh; /* taken over instead of draining */
     pthread_t thread;
     bool running;
     enum rc result; /* of the run */
@@ -62,7 +64,24 @@ answer_item(const struct request *request, struct reply *reply)
     char id[UUID_TEXT_BYTES];
 
     reply->status = 202;
-    text_printf(&reply->body, "{\"id\":\"%s\"}", uuid_format(&request->id, id));
+    text_printf(&reply->body, "{\"id\":\"%s\",\"rank\":%d,\"count\":%d}",
+                uuid_format(&request->id, id), (int)request->rank,
+                (int)request->conf->call.rate_count);
+}
+
+/* What has become of the item that the path names. */
+static void
+ask_canceled(const struct request *request, struct ask *ask,
+             struct reply *reply)
+{
+    struct journal_entry entry;
+    struct uuid id;
+
+    reply->status = 404;
+    if (uuid_parse(request->param, &id) == RC_OK &&
+        journal_find(ask->journal, &id, &entry) == RC_OK) {
+        reply->status = entry.progress.state == CANCELED ? 200 : 409;
+    }
 }
 
 static void
@@ -104,6 +123,11 @@ static const struct edge_route routes[] = {
      .accept = accept_item,
      .answer = answer_item},
     {.method = "GET", .path = "/items/{id}", .ask = ask_item},
+    {.method = "DELETE",
+     .path = "/items/{id}",
+     .service = SERVICE_CALLBACK,
+     .cancel = CANCELED,
+     .ask = ask_canceled},
     {.method = "GET", .path = "/slow", .ask = ask_slow},
     {.method = "GET", .path = "/page", .ask = ask_page},
 };
@@ -120,7 +144,12 @@ on_drain(void *arg)
     uint64_t count;
 
     (void)!read(f->drain_fd, &count, sizeof(count));
-    edge_loop_drain(f->loop);
+    if (f->fresh != NULL) {
+        edge_loop_reload(f->loop, f->fresh, f->auth);
+        f->fresh = NULL;
+    } else {
+        edge_loop_drain(f->loop);
+    }
 }
 
 static void *
@@ -311,6 +340,119 @@ whole_request_is_committed_and_answered(void **state)
     assert_non_null(strstr(answer.body, "{\"id\":\""));
     assert_non_null(strstr(text_cstr(&answer.document), "\r\nX-Request-Id: "));
     assert_int_equal(accepted(f), 1);
+    client_answer_free(&answer);
+}
+
+/* The URI of an item that was just accepted. */
+static void
+accept_one(struct fixture *f, char uri[64])
+{
+    struct client_answer answer;
+
+    assert_int_equal(client_ask(f->socket, &item, &answer), 202);
+    (void)snprintf(uri, 64, "/items/%.36s",
+                   strstr(answer.body, "{\"id\":\"") + 7);
+    client_answer_free(&answer);
+}
+
+static void
+cancel_is_committed_and_answered_by_the_ask_pool(void **state)
+{
+    struct fixture *f = *state;
+    char uri[64];
+    const struct client_request cancel = {.method = "DELETE", .uri = uri};
+
+    start(f);
+    accept_one(f, uri);
+    expect(f, &cancel, 200);
+    expect(f, &cancel, 200);
+    assert_int_equal(accepted(f), 1);
+    (void)snprintf(uri, sizeof(uri), "/items/7");
+    expect(f, &cancel, 404);
+    (void)snprintf(uri, sizeof(uri),
+                   "/items/01890000-0000-7000-8000-00000000002a");
+    expect(f, &cancel, 404);
+}
+
+static void
+cancel_that_is_too_late_says_so(void **state)
+{
+    const struct journal_progress begun = {.state = 1};
+    struct fixture *f = *state;
+    struct journal_options options = {.path = f->path,
+                                      .role = JOURNAL_DISPATCHER,
+                                      .max_bytes = INT64_C(1) << 30,
+                                      .lock_timeout_ms = 1000};
+    struct journal *dispatcher;
+    char uri[64];
+    const struct client_request cancel = {.method = "DELETE", .uri = uri};
+
+    start(f);
+    accept_one(f, uri);
+    assert_int_equal(journal_new(&dispatcher, &options), RC_OK);
+    assert_int_equal(journal_begin(dispatcher), RC_OK);
+    assert_int_equal(
+        journal_progress_begin(dispatcher, SERVICE_CALLBACK, 1, &begun), RC_OK);
+    assert_int_equal(journal_commit(dispatcher), RC_OK);
+    expect(f, &cancel, 409);
+    journal_free(&dispatcher);
+}
+
+/* More than a batch, on connections that are kept. */
+static void
+many_cancels_beside_requests_are_all_answered(void **state)
+{
+    struct fixture *f = *state;
+    struct text cancel = {0};
+    struct text add = {0};
+    char uri[64];
+    const struct client_request request = {
+        .method = "DELETE", .uri = uri, .keep = true};
+    int fds[24];
+
+    start(f);
+    accept_one(f, uri);
+    client_build(&cancel, &request);
+    client_build(&add, &item);
+    for (size_t k = 0; k < ARRAY_COUNT(fds); k++) {
+        const struct text *wire = k % 2 == 0 ? &cancel : &add;
+
+        fds[k] = client_connect(f->socket);
+        client_send(fds[k], wire->data, wire->bytes);
+    }
+    for (size_t k = 0; k < ARRAY_COUNT(fds); k++) {
+        assert_int_equal(read_status(fds[k]), k % 2 == 0 ? 200 : 202);
+    }
+    for (size_t k = 0; k < ARRAY_COUNT(fds); k += 2) { /* they were kept */
+        client_send(fds[k], cancel.data, cancel.bytes);
+        assert_int_equal(read_status(fds[k]), 200);
+    }
+    for (size_t k = 0; k < ARRAY_COUNT(fds); k++) {
+        close(fds[k]);
+    }
+    text_free(&cancel);
+    text_free(&add);
+}
+
+static void
+ranks_and_a_fresh_configuration_are_seen(void **state)
+{
+    struct fixture *f = *state;
+    struct conf fresh;
+    struct client_answer answer;
+
+    f->conf.call.rate_count = 25;
+    start(f);
+    assert_int_equal(client_ask(f->socket, &item, &answer), 202);
+    assert_non_null(strstr(answer.body, "\"rank\":1,\"count\":25}"));
+    client_answer_free(&answer);
+    fresh = f->conf;
+    fresh.call.rate_count = 7;
+    f->fresh = &fresh;
+    ask_to_drain(f);
+    expect(f, &item, 202); /* in a turn after the reload, or in its own */
+    assert_int_equal(client_ask(f->socket, &item, &answer), 202);
+    assert_non_null(strstr(answer.body, "\"rank\":3,\"count\":7}"));
     client_answer_free(&answer);
 }
 
@@ -849,6 +991,10 @@ main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         TEST(whole_request_is_committed_and_answered),
+        TEST(cancel_is_committed_and_answered_by_the_ask_pool),
+        TEST(cancel_that_is_too_late_says_so),
+        TEST(many_cancels_beside_requests_are_all_answered),
+        TEST(ranks_and_a_fresh_configuration_are_seen),
         TEST(request_in_two_pieces_is_put_together),
         TEST(request_that_trickles_is_read_in_the_side_pool),
         TEST(slow_body_gets_408_and_holds_up_nobody),

@@ -44,18 +44,31 @@ ask_any(const struct request *request, struct ask *ask, struct reply *reply)
     reply->status = 200;
 }
 
+static int64_t
+once_any(const struct conf *conf)
+{
+    return conf->call.duplicate_window_s * 1000;
+}
+
 static const struct edge_route routes[] = {
     {.method = "POST",
      .path = "/items",
      .accept = accept_any,
      .answer = answer_any},
+    {.method = "POST",
+     .path = "/once",
+     .accept = accept_any,
+     .answer = answer_any,
+     .once = once_any},
     {.method = "GET", .path = "/items/{id}", .ask = ask_any},
+    {.method = "DELETE", .path = "/items/{id}", .cancel = 5, .ask = ask_any},
     {.method = "GET", .path = "/health/live", .ask = ask_any, .open = true},
 };
 static const struct edge_app app = {
     .name = "test", .routes = routes, .route_count = ARRAY_COUNT(routes)};
 
 struct taking {
+    struct conf conf;
     struct edge_taker taker;
     struct auth *auth;
     struct exchange *ex;
@@ -86,6 +99,7 @@ setup(void **state)
     assert_int_equal(exchange_new(&t->ex), RC_OK);
     t->taker.app = &app;
     t->taker.auth = t->auth;
+    t->taker.conf = &t->conf;
     t->taker.max_body_bytes = MAX_BODY;
     uuid_source_init(&t->taker.uuids, 7);
     *state = t;
@@ -178,6 +192,86 @@ get_is_for_the_ask_pool(void **state)
     request(t, "HEAD", "/items/7", empty);
     assert_int_equal(edge_take(&t->taker, t->ex, NOW), EDGE_ASK);
     assert_true(t->ex->head_only);
+}
+
+static void
+delete_is_for_the_journal_with_the_paths_id(void **state)
+{
+    static const char id[] = "01890000-0000-7000-8000-00000000002a";
+    struct taking *t = *state;
+    char shown[UUID_TEXT_BYTES];
+
+    request(t, "DELETE", "/items/01890000-0000-7000-8000-00000000002A", empty);
+    t->ex->params.idempotency_key = "k1";
+    assert_int_equal(edge_take(&t->taker, t->ex, NOW), EDGE_COMMIT);
+    assert_string_equal(uuid_format(&t->ex->request.id, shown), id);
+    assert_string_not_equal(t->ex->request.request_id, id);
+    assert_int_equal(t->ex->request.received_unix_ms, NOW);
+    assert_int_equal(t->ex->record.bytes, 0);
+    assert_int_equal(t->ex->key_bytes, 0);
+}
+
+static void
+delete_of_what_is_no_id_is_for_the_ask_pool(void **state)
+{
+    static const char *const uris[] = {
+        "/items/7",
+        "/items/01890000-0000-7000-8000-00000000002",
+        "/items/01890000-0000-7000-8000-00000000002ab",
+        "/items/01890000-0000-7000-8000-00000000002g",
+    };
+    struct taking *t = *state;
+
+    for (size_t k = 0; k < ARRAY_COUNT(uris); k++) {
+        request(t, "DELETE", uris[k], empty);
+        assert_int_equal(edge_take(&t->taker, t->ex, NOW), EDGE_ASK);
+    }
+    request(t, "PATCH", uris[0], empty);
+    expect(t, 405, "method_not_allowed");
+    assert_string_equal(text_cstr(&t->ex->reply.headers),
+                        "Allow: GET, HEAD, DELETE, OPTIONS\r\n");
+}
+
+static void
+requests_see_the_configuration(void **state)
+{
+    struct taking *t = *state;
+
+    post(t, body2, "2");
+    assert_int_equal(edge_take(&t->taker, t->ex, NOW), EDGE_COMMIT);
+    assert_ptr_equal(t->ex->request.conf, &t->conf);
+    assert_int_equal(t->ex->request.rank, 0);
+}
+
+static void
+without_a_key_the_record_is_one_for_a_while(void **state)
+{
+    struct taking *t = *state;
+    uint8_t hash[HASH_BYTES];
+
+    request(t, "POST", "/once", body2);
+    t->ex->params.content_length = "2";
+    assert_int_equal(edge_take(&t->taker, t->ex, NOW), EDGE_COMMIT);
+    assert_int_equal(t->ex->key_bytes, 0); /* it is off */
+    assert_int_equal(t->ex->key_kept_ms, 0);
+    t->conf.call.duplicate_window_s = 60;
+    request(t, "POST", "/once", body2);
+    t->ex->params.content_length = "2";
+    assert_int_equal(edge_take(&t->taker, t->ex, NOW), EDGE_COMMIT);
+    assert_string_equal(t->ex->key, "POST /once\n\ndup\n{}");
+    assert_int_equal(t->ex->key_bytes, strlen(t->ex->key));
+    assert_int_equal(t->ex->key_kept_ms, 60000);
+    assert_int_equal(hash_sha256("{}", 2, hash), RC_OK);
+    assert_memory_equal(t->ex->hash, hash, HASH_BYTES);
+    request(t, "POST", "/once", body2);
+    t->ex->params.content_length = "2";
+    t->ex->params.idempotency_key = "k1";
+    assert_int_equal(edge_take(&t->taker, t->ex, NOW), EDGE_COMMIT);
+    assert_string_equal(t->ex->key, "POST /once\n\nk1");
+    assert_int_equal(t->ex->key_kept_ms, 0);
+    post(t, body2, "2"); /* a route that does not want it */
+    assert_int_equal(edge_take(&t->taker, t->ex, NOW), EDGE_COMMIT);
+    assert_int_equal(t->ex->key_bytes, 0);
 }
 
 static void
@@ -349,6 +443,10 @@ main(void)
     const struct CMUnitTest tests[] = {
         TEST(good_post_is_for_the_journal),
         TEST(get_is_for_the_ask_pool),
+        TEST(delete_is_for_the_journal_with_the_paths_id),
+        TEST(delete_of_what_is_no_id_is_for_the_ask_pool),
+        TEST(requests_see_the_configuration),
+        TEST(without_a_key_the_record_is_one_for_a_while),
         TEST(targets_are_checked_first),
         TEST(path_falls_back_to_what_the_web_server_made_of_it),
         TEST(lengths_must_be_true),

@@ -3,7 +3,9 @@ libfixtures_a_SOURCES += \
 	%D%/pg_fixture.c %D%/pg_fixture.h \
 	%D%/vfs_shim.c %D%/vfs_shim.h
 unit_tests += \
+	%D%/test_call_msg \
 	%D%/test_callback_msg \
+	%D%/test_calls \
 	%D%/test_clock \
 	%D%/test_conf \
 	%D%/test_fields \
@@ -13,6 +15,7 @@ unit_tests += \
 	%D%/test_journal_accept \
 	%D%/test_journal_faults \
 	%D%/test_journal_lock \
+	%D%/test_journal_progress \
 	%D%/test_journal_read \
 	%D%/test_journal_work \
 	%D%/test_json \

@@ -166,6 +166,71 @@ an_empty_file_gives_the_documented_defaults(void **state)
 }
 
 static void
+the_call_section_has_the_documented_defaults(void **state)
+{
+    struct fixture *f = *state;
+    const struct conf_call *c = &f->conf.call;
+
+    assert_int_equal(load_text(f, ""), RC_OK);
+    assert_string_equal(c->url, "http://localhost:9011/originate_call");
+    assert_int_equal(c->rate_count, 25);
+    assert_int_equal(c->rate_window_ms, 10000);
+    assert_int_equal(c->backoff_ms, 30000);
+    assert_int_equal(c->max_backoff_ms, 120000);
+    assert_int_equal(c->max_in_flight, 64);
+    assert_int_equal(c->max_attempts, 5);
+    assert_int_equal(c->retry_base_ms, 500);
+    assert_int_equal(c->timeout_ms, 30000);
+    assert_string_equal(c->count_at, "arrival");
+    assert_string_equal(c->on_unknown, "report");
+    assert_int_equal(c->duplicate_window_s, 0);
+    assert_string_equal(c->allow_countries, "");
+}
+
+static void
+words_and_prefixes_are_taken_as_they_are(void **state)
+{
+    static const char *const lists[] = {
+        "", "+1", "+1,+49", " +1 , +1234567,, ", "+44 +7",
+    };
+    struct fixture *f = *state;
+    char text[128];
+
+    assert_int_equal(load_text(f, "[call]\ncount_at = answer\n"
+                                  "on_unknown = redial\n"
+                                  "allow_countries = +1, +49\n"),
+                     RC_OK);
+    assert_string_equal(f->conf.call.count_at, "answer");
+    assert_string_equal(f->conf.call.on_unknown, "redial");
+    assert_string_equal(f->conf.call.allow_countries, "+1, +49");
+    for (unsigned i = 0; i < ARRAY_COUNT(lists); i++) {
+        (void)snprintf(text, sizeof(text), "[call]\nallow_countries = %s\n",
+                       lists[i]);
+        assert_int_equal(load_text(f, text), RC_OK);
+    }
+}
+
+static void
+a_list_of_prefixes_fits_up_to_its_bound(void **state)
+{
+    struct fixture *f = *state;
+    struct text t = {0};
+
+    text_puts(&t, "[call]\nallow_countries = +1");
+    for (int i = 0; i < 63; i++) {
+        text_puts(&t, i == 62 ? ", +2" : ",+49"); /* 254, 255 with a digit */
+    }
+    text_puts(&t, "3\n");
+    assert_int_equal(load_text(f, text_cstr(&t)), RC_OK);
+    assert_int_equal(strlen(f->conf.call.allow_countries), 255);
+    t.data[t.bytes - 1] = '4';
+    text_putc(&t, '\n');
+    assert_int_equal(load_text(f, text_cstr(&t)), RC_INVALID);
+    assert_errors(f, "%:2: call.allow_countries: longer than 255 bytes\n");
+    text_free(&t);
+}
+
+static void
 a_file_is_read_with_comments_spaces_and_crlf(void **state)
 {
     struct fixture *f = *state;
@@ -225,6 +290,15 @@ numbers_are_taken_at_both_bounds_and_refused_one_past_them(void **state)
         {"callback", "retry_base_ms", "1", "0", "600000", "600001"},
         {"callback", "rate_per_s", "0", "-1", "1000000", "1000001"},
         {"callback", "expire_s", "0", "-1", "31536000", "31536001"},
+        {"call", "rate_count", "1", "0", "10000", "10001"},
+        {"call", "rate_window_ms", "100", "99", "3600000", "3600001"},
+        {"call", "backoff_ms", "1", "0", "3600000", "3600001"},
+        {"call", "max_backoff_ms", "1", "0", "3600000", "3600001"},
+        {"call", "max_in_flight", "1", "0", "10000", "10001"},
+        {"call", "max_attempts", "1", "0", "100", "101"},
+        {"call", "retry_base_ms", "1", "0", "600000", "600001"},
+        {"call", "timeout_ms", "100", "99", "600000", "600001"},
+        {"call", "duplicate_window_s", "0", "-1", "86400", "86401"},
     };
     struct fixture *f = *state;
 
@@ -303,6 +377,30 @@ every_problem_is_one_line_that_names_its_place(void **state)
          "and ://\n"
          "%:4: mongo.uri: must begin with one of \"mongodb mongodb+srv\" and "
          "://\n"},
+        {"[call]\n\ncount_at = Arrival\n",
+         "%:3: call.count_at: \"Arrival\" is none of \"arrival answer\"\n"},
+        {"[call]\non_unknown =\n",
+         "%:2: call.on_unknown: \"\" is none of \"report redial\"\n"},
+        {"[call]\non_unknown = report redial\n",
+         "%:2: call.on_unknown: \"report redial\" is none of \"report "
+         "redial\"\n"},
+        {"[call]\nallow_countries = +1, 49\n",
+         "%:2: call.allow_countries: \"49\" is not + and 1 to 7 digits, the "
+         "first not 0\n"},
+        {"[call]\nallow_countries = +01\n",
+         "%:2: call.allow_countries: \"+01\" is not + and 1 to 7 digits, the "
+         "first not 0\n"},
+        {"[call]\nallow_countries = +12345678\n",
+         "%:2: call.allow_countries: \"+12345678\" is not + and 1 to 7 "
+         "digits, the first not 0\n"},
+        {"[call]\nallow_countries = +1,+\n",
+         "%:2: call.allow_countries: \"+\" is not + and 1 to 7 digits, the "
+         "first not 0\n"},
+        {"[call]\nallow_countries = +1x\n",
+         "%:2: call.allow_countries: \"+1x\" is not + and 1 to 7 digits, the "
+         "first not 0\n"},
+        {"[call]\nurl = ftp://x/\n",
+         "%:2: call.url: must begin with one of \"http https\" and ://\n"},
         {"[node]\nid = -1\n[edge]\nbatch = 0\n",
          "%:2: node.id: -1 is below 0\n%:4: edge.batch: 0 is below 1\n"},
     };
@@ -411,7 +509,7 @@ a_wrong_variable_is_named_and_foreign_ones_are_left_alone(void **state)
     static const char *const foreign[] = {
         "SLUICE_TEST_SECONDS", "SLUICE_BUILD",   "SLUICE_BUILD_DIR",
         "SLUICE_EDGE",         "SLUICE_edge_x",  "SLUICE_",
-        "SLUICE__BATCH",       "XSLUICE_EDGE_X", "SLUICE_CALL_URL",
+        "SLUICE__BATCH",       "XSLUICE_EDGE_X", "SLUICE_OTHER_URL",
     };
     struct fixture *f = *state;
 
@@ -658,7 +756,11 @@ only_keys_that_a_running_process_cannot_take_need_a_restart(void **state)
     static const char reloadable[] =
         "[log]\nlevel = debug\n[callback]\ntimeout_ms = 1000\n"
         "objects_url = http://localhost:1/o/\nconcurrency = 7\n"
-        "max_attempts = 9\nretry_base_ms = 9\nrate_per_s = 9\nexpire_s = 9\n";
+        "max_attempts = 9\nretry_base_ms = 9\nrate_per_s = 9\nexpire_s = 9\n"
+        "[call]\nurl = http://localhost:1/c\n"
+        "max_in_flight = 9\nmax_attempts = 9\nretry_base_ms = 9\n"
+        "timeout_ms = 900\ncount_at = answer\non_unknown = redial\n"
+        "duplicate_window_s = 9\nallow_countries = +1\n";
     struct fixture *f = *state;
     struct conf old;
     struct text which = {0};
@@ -689,6 +791,8 @@ the_table_shows_every_key_with_its_default(void **state)
         "| `node.dir` |  | path | folder of the file | ",
         "| `auth.keys_file` |  | path | none | ",
         "| `log.level` |  | error, warn, info, debug | `info` | ",
+        "| `call.count_at` |  | one of: arrival answer | `arrival` | ",
+        "| `call.allow_countries` |  | prefixes: + and 1-7 digits | all | ",
     };
     char *out = NULL;
     size_t bytes = 0;
@@ -704,6 +808,31 @@ the_table_shows_every_key_with_its_default(void **state)
     free(out);
 }
 
+static void
+the_readme_has_the_table(void **state)
+{
+    const char *top = getenv("TOP_SRCDIR");
+    char path[1024];
+    static char readme[1 << 17];
+    char *out = NULL;
+    size_t bytes = 0;
+    FILE *to = open_memstream(&out, &bytes);
+    FILE *file;
+
+    (void)state;
+    assert_non_null(to);
+    conf_print_table(to);
+    assert_int_equal(fclose(to), 0);
+    (void)snprintf(path, sizeof(path), "%s/README.md", top == NULL ? "." : top);
+    file = fopen(path, "re");
+    assert_non_null(file);
+    bytes = fread(readme, 1, sizeof(readme) - 1, file);
+    assert_true(bytes < sizeof(readme) - 1);
+    (void)fclose(file);
+    assert_non_null(strstr(readme, out));
+    free(out);
+}
+
 #define ON_FILES(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
 int
@@ -711,6 +840,9 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         ON_FILES(an_empty_file_gives_the_documented_defaults),
+        ON_FILES(the_call_section_has_the_documented_defaults),
+        ON_FILES(words_and_prefixes_are_taken_as_they_are),
+        ON_FILES(a_list_of_prefixes_fits_up_to_its_bound),
         ON_FILES(a_file_is_read_with_comments_spaces_and_crlf),
         ON_FILES(numbers_are_taken_at_both_bounds_and_refused_one_past_them),
         ON_FILES(every_problem_is_one_line_that_names_its_place),
@@ -730,6 +862,7 @@ main(void)
         ON_FILES(a_run_dir_that_is_a_link_is_followed),
         ON_FILES(only_keys_that_a_running_process_cannot_take_need_a_restart),
         cmocka_unit_test(the_table_shows_every_key_with_its_default),
+        cmocka_unit_test(the_readme_has_the_table),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -200,7 +200,36 @@ a_key_is_forgotten_when_its_time_is_over(void **state)
                      RC_OK);
     assert_int_equal(late.verdict, JOURNAL_ACCEPTED);
     assert_int_equal(fixture_ask(f, "SELECT count(*) FROM seen"), 1);
-    assert_int_equal(fixture_ask(f, "SELECT key_bytes FROM counter"), 2 + 128);
+    assert_int_equal(fixture_ask(f, "SELECT sum(key_bytes) FROM counter"),
+                     2 + 128);
+}
+
+static void
+a_key_may_have_a_lifetime_of_its_own(void **state)
+{
+    struct fixture *f = *state;
+    struct journal_request brief = fixture_keyed(f, "[1]", "brief");
+    struct journal_request again = fixture_keyed(f, "[1]", "brief");
+    int64_t forgotten = 0;
+
+    brief.key_until_unix_ms = FIXTURE_NOW + 1000;
+    again.key_until_unix_ms = FIXTURE_NOW + 2000;
+    assert_int_equal(journal_accept(f->edge, &brief, 1, UNTIL), RC_OK);
+    again.received_unix_ms = FIXTURE_NOW + 999;
+    assert_int_equal(journal_accept(f->edge, &again, 1, UNTIL), RC_OK);
+    assert_int_equal(again.verdict, JOURNAL_REPLAYED);
+    again.received_unix_ms = FIXTURE_NOW + 1000;
+    again.id = fixture_request(f, "").id;
+    assert_int_equal(journal_accept(f->edge, &again, 1, UNTIL), RC_OK);
+    assert_int_equal(again.verdict, JOURNAL_ACCEPTED);
+    assert_int_equal(
+        journal_expire_keys(f->dispatcher, FIXTURE_NOW + 1999, 9, &forgotten),
+        RC_OK);
+    assert_int_equal(forgotten, 0);
+    assert_int_equal(
+        journal_expire_keys(f->dispatcher, FIXTURE_NOW + 2000, 9, &forgotten),
+        RC_OK);
+    assert_int_equal(forgotten, 1);
 }
 
 static void
@@ -226,7 +255,7 @@ keys_expire_in_bounded_steps(void **state)
     assert_int_equal(journal_expire_keys(f->dispatcher, UNTIL, 7, &forgotten),
                      RC_OK);
     assert_int_equal(forgotten, 3);
-    assert_int_equal(fixture_ask(f, "SELECT key_bytes FROM counter"), 0);
+    assert_int_equal(fixture_ask(f, "SELECT sum(key_bytes) FROM counter"), 0);
     assert_int_equal(fixture_ledger(f).accepted, 10);
 }
 
@@ -243,12 +272,267 @@ a_damaged_key_is_as_if_never_seen(void **state)
     assert_int_equal(again.verdict, JOURNAL_ACCEPTED);
 }
 
+/* ---- canceling
+ * ------------------------------------------------------------------ */
+
+#define CANCELED 5
+
+static enum journal_verdict
+cancel(struct fixture *f, const struct uuid *id)
+{
+    struct journal_request r = {.op = JOURNAL_CANCEL,
+                                .state = CANCELED,
+                                .service = SERVICE_CALLBACK,
+                                .id = *id,
+                                .received_unix_ms = FIXTURE_NOW + 9};
+
+    assert_int_equal(journal_accept(f->edge, &r, 1, UNTIL), RC_OK);
+    assert_int_equal(r.seq, 0);
+    assert_int_equal(r.rank, 0);
+    assert_memory_equal(r.id.bytes, id->bytes, UUID_BYTES);
+    return r.verdict;
+}
+
+static struct uuid
+accept_one(struct fixture *f)
+{
+    struct journal_request r = fixture_request(f, "[1]");
+
+    assert_int_equal(journal_accept(f->edge, &r, 1, UNTIL), RC_OK);
+    return r.id;
+}
+
+static void
+put_state(struct fixture *f, int64_t seq, int state)
+{
+    const struct journal_progress progress = {
+        .state = state, .attempts = 2, .error = "busy"};
+
+    assert_int_equal(journal_begin(f->dispatcher), RC_OK);
+    assert_int_equal(
+        journal_progress_put(f->dispatcher, SERVICE_CALLBACK, seq, &progress),
+        RC_OK);
+    assert_int_equal(journal_commit(f->dispatcher), RC_OK);
+}
+
+static void
+what_waits_is_canceled_once_and_for_all(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid id = accept_one(f);
+    const struct journal_progress begun = {.state = 1};
+    struct journal_progress progress;
+
+    assert_int_equal(cancel(f, &id), JOURNAL_CANCELED);
+    assert_int_equal(cancel(f, &id), JOURNAL_CANCELED);
+    assert_int_equal(
+        journal_progress_get(f->dispatcher, SERVICE_CALLBACK, 1, &progress),
+        RC_OK);
+    assert_int_equal(progress.state, CANCELED);
+    assert_int_equal(progress.attempts, 0);
+    assert_int_equal(progress.finished_unix_ms, FIXTURE_NOW + 9);
+    /* Nobody begins with it any more. */
+    assert_int_equal(journal_begin(f->dispatcher), RC_OK);
+    assert_int_equal(
+        journal_progress_begin(f->dispatcher, SERVICE_CALLBACK, 1, &begun),
+        RC_AGAIN);
+    assert_int_equal(journal_commit(f->dispatcher), RC_OK);
+    assert_int_equal(fixture_ledger(f).pending, 1);
+}
+
+static void
+a_cancel_is_never_before_its_request(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid id;
+    struct journal_request r = fixture_request(f, "[1]");
+
+    r.received_unix_ms = FIXTURE_NOW + 500; /* of a clock that is ahead */
+    assert_int_equal(journal_accept(f->edge, &r, 1, UNTIL), RC_OK);
+    id = r.id;
+    assert_int_equal(cancel(f, &id), JOURNAL_CANCELED);
+    assert_int_equal(fixture_ask(f, "SELECT finished FROM progress"),
+                     FIXTURE_NOW + 500);
+}
+
+static void
+a_cancel_keeps_what_was_tried_before(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid id = accept_one(f);
+    struct journal_progress progress;
+
+    put_state(f, 1, JOURNAL_STATE_WAITING);
+    assert_int_equal(cancel(f, &id), JOURNAL_CANCELED);
+    assert_int_equal(
+        journal_progress_get(f->dispatcher, SERVICE_CALLBACK, 1, &progress),
+        RC_OK);
+    assert_int_equal(progress.state, CANCELED);
+    assert_int_equal(progress.attempts, 2);
+    assert_string_equal(progress.error, "busy");
+}
+
+static void
+what_was_begun_is_beyond_canceling(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid id = accept_one(f);
+
+    put_state(f, 1, 1);
+    assert_int_equal(cancel(f, &id), JOURNAL_LATE);
+    assert_int_equal(fixture_ask(f, "SELECT state FROM progress"), 1);
+    put_state(f, 1, JOURNAL_STATE_WAITING); /* it went back */
+    assert_int_equal(cancel(f, &id), JOURNAL_CANCELED);
+}
+
+static void
+what_has_finished_is_beyond_canceling_or_gone(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid id = accept_one(f);
+    struct uuid canceled = accept_one(f);
+    int64_t retired = 0;
+    int64_t no;
+
+    assert_int_equal(cancel(f, &canceled), JOURNAL_CANCELED);
+    no = fixture_finish(f, 1, 2);
+    assert_int_equal(cancel(f, &id), JOURNAL_LATE);
+    assert_int_equal(cancel(f, &canceled), JOURNAL_CANCELED);
+    assert_int_equal(journal_begin(f->dispatcher), RC_OK);
+    assert_int_equal(
+        journal_retire(f->dispatcher, SERVICE_CALLBACK, no, no, &retired),
+        RC_OK);
+    assert_int_equal(journal_commit(f->dispatcher), RC_OK);
+    assert_int_equal(retired, 2);
+    assert_int_equal(cancel(f, &id), JOURNAL_ABSENT);
+    assert_int_equal(cancel(f, &canceled), JOURNAL_ABSENT);
+    assert_int_equal(fixture_ledger(f).final, 2);
+}
+
+static void
+what_is_dead_unknown_or_another_services_is_absent(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid id = accept_one(f);
+    struct uuid unknown = fixture_request(f, "").id;
+    struct journal_request r = {.op = JOURNAL_CANCEL,
+                                .state = CANCELED,
+                                .service = SERVICE_CALL,
+                                .id = id,
+                                .received_unix_ms = FIXTURE_NOW};
+
+    assert_int_equal(cancel(f, &unknown), JOURNAL_ABSENT);
+    assert_int_equal(journal_accept(f->edge, &r, 1, UNTIL), RC_OK);
+    assert_int_equal(r.verdict, JOURNAL_ABSENT);
+    assert_int_equal(journal_begin(f->dispatcher), RC_OK);
+    assert_int_equal(journal_bury(f->dispatcher, SERVICE_CALLBACK, 1, "x", NULL,
+                                  0, NULL, 0, FIXTURE_NOW),
+                     RC_OK);
+    assert_int_equal(journal_commit(f->dispatcher), RC_OK);
+    assert_int_equal(cancel(f, &id), JOURNAL_ABSENT);
+    assert_int_equal(fixture_ask(f, "SELECT count(*) FROM progress"), 0);
+}
+
+static void
+a_batch_may_cancel_what_it_adds(void **state)
+{
+    struct fixture *f = *state;
+    struct journal_request r[3] = {fixture_request(f, "[1]"),
+                                   {.op = JOURNAL_CANCEL,
+                                    .state = CANCELED,
+                                    .service = SERVICE_CALLBACK,
+                                    .received_unix_ms = FIXTURE_NOW},
+                                   fixture_request(f, "[2]")};
+
+    r[1].id = r[0].id;
+    assert_int_equal(journal_accept(f->edge, r, 3, UNTIL), RC_OK);
+    assert_int_equal(r[0].verdict, JOURNAL_ACCEPTED);
+    assert_int_equal(r[1].verdict, JOURNAL_CANCELED);
+    assert_int_equal(r[2].verdict, JOURNAL_ACCEPTED);
+    assert_int_equal(fixture_ledger(f).accepted, 2);
+}
+
+/* ---- rank
+ * ---------------------------------------------------------------------- */
+
+static int64_t
+rank(struct fixture *f)
+{
+    struct journal_request r = fixture_request(f, "[1]");
+
+    assert_int_equal(journal_accept(f->edge, &r, 1, UNTIL), RC_OK);
+    return r.rank;
+}
+
+static void
+without_progress_the_rank_counts_what_is_pending(void **state)
+{
+    struct fixture *f = *state;
+    struct journal_request r[3] = {fixture_request(f, "[1]"),
+                                   fixture_request(f, "[1]"),
+                                   fixture_request(f, "[1]")};
+    int64_t retired = 0;
+    int64_t no;
+
+    r[1].service = SERVICE_CALL;
+    assert_int_equal(journal_accept(f->edge, r, 3, UNTIL), RC_OK);
+    assert_int_equal(r[0].rank, 1);
+    assert_int_equal(r[1].rank, 1); /* each service has its own */
+    assert_int_equal(r[2].rank, 2);
+    assert_int_equal(rank(f), 3);
+    no = fixture_finish(f, 1, 2);
+    assert_int_equal(rank(f), 4);
+    assert_int_equal(journal_begin(f->dispatcher), RC_OK);
+    assert_int_equal(
+        journal_retire(f->dispatcher, SERVICE_CALLBACK, no, no, &retired),
+        RC_OK);
+    assert_int_equal(journal_bury(f->dispatcher, SERVICE_CALLBACK, 3, "x", NULL,
+                                  0, NULL, 0, FIXTURE_NOW),
+                     RC_OK);
+    assert_int_equal(journal_commit(f->dispatcher), RC_OK);
+    assert_int_equal(rank(f), 2);
+}
+
+static void
+with_progress_the_rank_counts_what_waits(void **state)
+{
+    struct fixture *f = *state;
+    struct uuid id = accept_one(f);
+
+    (void)accept_one(f);
+    (void)accept_one(f);
+    put_state(f, 2, 1);
+    assert_int_equal(rank(f), 3);
+    assert_int_equal(cancel(f, &id), JOURNAL_CANCELED);
+    assert_int_equal(rank(f), 3);
+    put_state(f, 2, JOURNAL_STATE_WAITING);
+    assert_int_equal(rank(f), 5);
+}
+
+static void
+what_is_not_added_has_no_rank(void **state)
+{
+    struct fixture *f = *state;
+    struct journal_request first = fixture_keyed(f, "[1]", "k");
+    struct journal_request r[3] = {fixture_keyed(f, "[1]", "k"),
+                                   fixture_keyed(f, "other", "k"),
+                                   fixture_request(f, "[1]")};
+
+    assert_int_equal(journal_accept(f->edge, &first, 1, UNTIL), RC_OK);
+    assert_int_equal(journal_accept(f->edge, r, 3, UNTIL), RC_OK);
+    assert_int_equal(r[0].verdict, JOURNAL_REPLAYED);
+    assert_int_equal(r[0].rank, 0);
+    assert_int_equal(r[1].verdict, JOURNAL_MISMATCH);
+    assert_int_equal(r[1].rank, 0);
+    assert_int_equal(r[2].rank, 2);
+}
+
 /* ---- bounds
  * ---------------------------------------------------------------------- */
 
-/* Fill until nothing more is taken. How many were. */
+/* Fill a service's queue until nothing more is taken. How many were. */
 static int64_t
-fill(struct fixture *f, const char *body)
+fill(struct fixture *f, enum service service, const char *body)
 {
     struct journal_request r;
     int64_t accepted = 0;
@@ -256,6 +540,7 @@ fill(struct fixture *f, const char *body)
 
     for (;;) {
         r = fixture_request(f, body);
+        r.service = service;
         enum rc rc = journal_accept(f->edge, &r, 1, UNTIL);
 
         if (rc == RC_FULL || (rc == RC_OK && r.verdict == JOURNAL_REFUSED)) {
@@ -293,7 +578,8 @@ max_bytes_is_a_bound_and_retiring_makes_room(void **state)
     small(f, 1024 * 1024);
     memset(body, '1', sizeof body - 1);
     body[sizeof body - 1] = '\0';
-    accepted = fill(f, body);
+    accepted = fill(f, SERVICE_CALLBACK, body);
+    (void)fill(f, SERVICE_CALL, body);
     assert_true(accepted > 200); /* of 2 KB: it is used, not guarded */
     assert_int_equal(journal_used_bytes(f->dispatcher, &used), RC_OK);
     assert_true(used <= 1024 * 1024);
@@ -309,7 +595,7 @@ max_bytes_is_a_bound_and_retiring_makes_room(void **state)
     assert_int_equal(retired, accepted / 2);
     assert_int_equal(journal_checkpoint(f->dispatcher, &used), RC_OK);
     assert_true(used <= 1024 * 1024 / 16); /* cut */
-    assert_true(fill(f, body) > 100);
+    assert_true(fill(f, SERVICE_CALLBACK, body) > 100);
     assert_int_equal(fixture_ledger(f).final, accepted / 2);
 }
 
@@ -322,8 +608,9 @@ a_service_that_spent_its_share_is_refused(void **state)
 
     small(f, 1000000 * 2);
     (void)fixture_accept(f, "[1]");
-    /* A tenth is the keys'; one row (3 bytes and 96) fits exactly. */
-    fixture_sql(f, "UPDATE counter SET bytes = 1800000 - 99");
+    /* A tenth is the keys', and half of the rest another service's; one row
+     * (3 bytes and 96) fits exactly. */
+    fixture_sql(f, "UPDATE counter SET bytes = 900000 - 99");
     assert_int_equal(journal_accept(f->edge, r, 2, UNTIL), RC_OK);
     assert_int_equal(r[0].verdict, JOURNAL_ACCEPTED);
     assert_int_equal(r[1].verdict, JOURNAL_REFUSED);
@@ -414,8 +701,19 @@ main(void)
         CASE(a_key_replays_the_first_id),
         CASE(a_key_holds_within_one_batch),
         CASE(a_key_is_forgotten_when_its_time_is_over),
+        CASE(a_key_may_have_a_lifetime_of_its_own),
         CASE(keys_expire_in_bounded_steps),
         CASE(a_damaged_key_is_as_if_never_seen),
+        CASE(what_waits_is_canceled_once_and_for_all),
+        CASE(a_cancel_is_never_before_its_request),
+        CASE(a_cancel_keeps_what_was_tried_before),
+        CASE(what_was_begun_is_beyond_canceling),
+        CASE(what_has_finished_is_beyond_canceling_or_gone),
+        CASE(what_is_dead_unknown_or_another_services_is_absent),
+        CASE(a_batch_may_cancel_what_it_adds),
+        CASE(without_progress_the_rank_counts_what_is_pending),
+        CASE(with_progress_the_rank_counts_what_waits),
+        CASE(what_is_not_added_has_no_rank),
         CASE(max_bytes_is_a_bound_and_retiring_makes_room),
         CASE(a_service_that_spent_its_share_is_refused),
         CASE(spent_keys_refuse_only_requests_with_a_key),

@@ -1,6 +1,8 @@
 #!/usr/bin/python3
 """`make torture`: kill everything at random under load, and count.
 
+Callbacks are posted and calls triggered (and some canceled) all the time.
+
 1. only sluiced: killed and restarted 10 times     -> 0 requests fail
 2. only PostgreSQL: stopped for 20 s, then its
    sessions killed                                 -> 0 requests fail
@@ -10,6 +12,9 @@
 4. afterwards: each acknowledged id is stored, or dead with a reason, or was
    answered offline; the ledger balances; the journal is empty; what died
    comes back with `sluicectl dead retry`.
+5. of the calls: each acknowledged id has ended in the database, none was
+   dialled twice or once canceled, the provider refused none and saw no more
+   than its limit, and each caller's were dialled in their order.
 
 Prints figures and ends with "N passed, N failed"; the status is 1 if any did.
 --seed repeats the choice of victims (not their timing).
@@ -27,14 +32,20 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "e2e"))
 import harness  # noqa: E402
-from harness import descendants, is_online, signal_if_alive  # noqa: E402
-from load import Clients  # noqa: E402
+from harness import (  # noqa: E402
+    closest_ms, descendants, is_online, most_in_window, signal_if_alive)
+from load import Callers, Clients  # noqa: E402
 
 RESTARTS = 10
 IDS_MAX = 10
 # How often each is the victim, of 100.
-WEIGHTS = {"handler": 50, "multiwatch": 8, "sluiced": 14, "objects": 14,
+WEIGHTS = {"callback.fcgi": 36, "trigger.fcgi": 14, "multiwatch": 8,
+           "sluiced": 10, "sluiced, asked to end": 4, "objects": 14,
            "postgres session": 14}
+# The provider's limit, ten times as fast as the real one. It is shorter than
+# what sluiced is told by more than two ticks of the kernel, in which the
+# simulator learns when a request came: it is starved here, too.
+CALL_COUNT, CALL_WINDOW_MS, CALL_TICKS_MS = 25, 1000, 20
 
 
 class Torture:
@@ -44,15 +55,25 @@ class Torture:
         self.passed, self.failed = 0, 0
         self.kills = collections.Counter()
         self.strange_ends = []
+        self.asked_to_end = False  # sluiced, in phase 3
         self.rss_max_kib = 0
         self.next_id = itertools.count(0)
         self.recent = collections.deque([0], maxlen=500)
         self.place = harness.Place("torture")
         self.instance = self.place.instance(
-            delay_ms=(3, 40), kept=True,
-            conf={"callback.retry_base_ms": 100, "callback.max_attempts": 6})
+            delay_ms=(3, 40), kept=True, start=False,
+            conf={"callback.retry_base_ms": 100, "callback.max_attempts": 6,
+                  "call.rate_count": CALL_COUNT,
+                  "call.rate_window_ms": CALL_WINDOW_MS + CALL_TICKS_MS,
+                  "call.backoff_ms": 3000, "call.max_backoff_ms": 6000})
+        self.provider = harness.CallProvider(
+            self.instance, count=CALL_COUNT, window_ms=CALL_WINDOW_MS,
+            lockout_ms=3000, answer_ms=(100, 300), kernel_time=1).start()
+        self.instance.write_conf(call__url=self.provider.url)
+        self.instance.start()
         self.clients = Clients(self.instance.port, self.make_ids,
                                clients=12, pause_s=0.03)
+        self.callers = Callers(self.instance.port, seed=options.seed)
 
     # The load
 
@@ -74,8 +95,12 @@ class Torture:
         if process.popen is None or process.alive():
             return False
         status = process.popen.returncode
-        if status != -signal.SIGKILL:
+        if status != -signal.SIGKILL and not (
+                status == 0 and process is self.instance.sluiced
+                and self.asked_to_end):
             self.strange_ends.append(f"{process.name}: status {status}")
+        if process is self.instance.sluiced:
+            self.asked_to_end = False
         process.start()
         return True
 
@@ -93,16 +118,18 @@ class Torture:
 
     async def phase(self, name, seconds, body, clean):
         """Run body under the load; with clean, no request may fail."""
-        before = self.clients.statuses.copy()
+        loads = {"requests": self.clients, "calls": self.callers}
+        before = {what: loads[what].statuses.copy() for what in loads}
         await body(seconds)
         await asyncio.sleep(0.5)  # answers that are on their way
-        spent = self.clients.statuses - before
-        failed = sum(n for status, n in spent.items() if status != 202)
-        print(f"{name}: {spent[202]} requests accepted, {failed} failed "
-              f"{dict(spent)}", flush=True)
-        self.check(spent[202] > 0, f"{name}: requests are accepted")
-        if clean:
-            self.check(failed == 0, f"{name}: 0 requests fail")
+        for what, load in loads.items():
+            spent = load.statuses - before[what]
+            failed = sum(n for status, n in spent.items() if status != 202)
+            print(f"{name}: {spent[202]} {what} accepted, {failed} failed "
+                  f"{dict(spent)}", flush=True)
+            self.check(spent[202] > 0, f"{name}: {what} are accepted")
+            if clean:
+                self.check(failed == 0, f"{name}: 0 {what} fail")
 
     async def restart_sluiced(self, seconds):
         """Some ends orderly, some not; now and then away for a while."""
@@ -134,6 +161,9 @@ class Torture:
             self.kill(self.random.choices(victims, weights)[0])
             self.start_again(self.instance.sluiced)
             self.start_again(self.instance.objects)
+        if self.asked_to_end:
+            await asyncio.to_thread(self.instance.sluiced.wait)
+            self.start_again(self.instance.sluiced)
 
     def kill(self, victim):
         instance = self.instance
@@ -141,13 +171,17 @@ class Torture:
         if victim == "postgres session":
             self.kill_postgres_session()
             return
-        if victim in ("sluiced", "objects"):
+        if victim == "sluiced, asked to end":
+            self.asked_to_end = True
+            instance.sluiced.send(signal.SIGTERM)
+            pids = [instance.sluiced.pid]
+        elif victim in ("sluiced", "objects"):
             process = getattr(instance, victim)
             process.kill()
             pids = [process.pid]
         else:
-            name = "callback.fcgi" if victim == "handler" else victim
-            pids = descendants(instance.callback.pid, name)
+            pids = [*descendants(instance.callback.pid, victim),
+                    *descendants(instance.trigger.pid, victim)]
             pids = self.random.sample(pids, min(1, len(pids)))
             for pid in pids:
                 signal_if_alive(pid, signal.SIGKILL)
@@ -171,7 +205,7 @@ class Torture:
     # Afterwards
 
     async def settle(self):
-        self.clients.stopping = True
+        self.clients.stopping = self.callers.stopping = True
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             self.start_again(self.instance.sluiced)
@@ -180,10 +214,15 @@ class Torture:
                 break
             await asyncio.sleep(0.1)
         self.check(self.load.done(), "every client got its last answer")
+        if self.load.done():
+            self.load.result()  # raises what ended a client
         await asyncio.to_thread(self.instance.wait_ready)
         begun = time.monotonic()
         try:
             await asyncio.to_thread(self.instance.wait_idle, 300)
+            print(f"the callbacks took {time.monotonic() - begun:.1f} s")
+            await asyncio.to_thread(harness.wait_for, self.calls_ended,
+                                    "the calls have ended", 300)
         except AssertionError:
             pass
         self.note_rss()
@@ -221,6 +260,86 @@ class Torture:
         self.check(not self.strange_ends,
                    f"nobody ended by himself {self.strange_ends[:5]}")
 
+    def calls_ended(self):
+        counters = self.instance.counters("call")
+        return counters["pending"] == 0 and counters["outcomes"] == 0
+
+    def account_calls(self):
+        callers, log = self.callers, self.provider.log()
+        summary = self.provider.summary()
+        rows = {call_id: (phone, status, attempts) for
+                call_id, phone, status, attempts in self.instance.sql(
+                    "SELECT call_id::text, phone_number, status, attempts"
+                    " FROM calls")}
+        states = {call_id: row[1] for call_id, row in rows.items()}
+        counters = self.instance.counters("call")
+        print(f"{len(callers.phones)} calls acknowledged: "
+              f"{dict(collections.Counter(states.values()))}; DELETE: "
+              f"{dict(callers.cancel_statuses)}")
+        print(f"provider: {summary}, {CALL_COUNT + 1} within "
+              f"{closest_ms(log, CALL_COUNT)} ms; it was at most "
+              f"{max(entry['late_ms'] for entry in log):.0f} ms late to look")
+        print(f"ledger of the calls: {counters}")
+        self.check(
+            {i: row[0] for i, row in rows.items()} == callers.phones,
+            "each acknowledged call is stored, and no other")
+        self.check_calls_states(states, log)
+        self.check_provider(summary, log, callers.phones)
+        self.check(counters["accepted"] == counters["final"]
+                   == len(callers.phones) and counters["pending"]
+                   == counters["outcomes"] == counters["dead"] == 0,
+                   "the ledger of the calls balances, nothing is left")
+        self.check_order(log, {i for i, row in rows.items() if row[2] == 1})
+
+    def check_order(self, log, first_tries):
+        """Each caller's calls came in the order of their acknowledgements. A
+        first try that failed before it was sent is not in the log."""
+        place = {entry["key"]: k for k, entry in enumerate(log)
+                 if entry["key"] in first_tries}
+        places = [[place[i] for i in acknowledged if i in place]
+                  for acknowledged in self.callers.acknowledged]
+        self.check(all(one == sorted(one) for one in places),
+                   f"{sum(map(len, places))} calls dialled in their caller's "
+                   "order")
+
+    def check_calls_states(self, states, log):
+        callers = self.callers
+        of_state = collections.defaultdict(set)
+        for call_id, state in states.items():
+            of_state[state].add(call_id)
+        dialled = {entry["key"] for entry in log}
+        answered = {entry["key"] for entry in log if entry["answered"]}
+        self.check(not states.keys() - of_state["ANSWERED"]
+                   - of_state["UNKNOWN"] - of_state["CANCELED"],
+                   "each call is ANSWERED, UNKNOWN or CANCELED")
+        self.check(of_state["ANSWERED"] <= answered,
+                   "ANSWERED: the provider did answer")
+        self.check(not of_state["ANSWERED"] - dialled
+                   and not dialled - of_state["ANSWERED"]
+                   - of_state["UNKNOWN"],
+                   "dialled: ANSWERED or UNKNOWN")
+        self.check(of_state["CANCELED"] <= callers.cancel_asked,
+                   "CANCELED: somebody wanted it")
+        self.check(callers.canceled <= of_state["CANCELED"]
+                   and not of_state["CANCELED"] & dialled,
+                   "a call whose cancelling was confirmed was never dialled")
+        self.check(bool(callers.canceled and of_state["UNKNOWN"])
+                   and len(of_state["ANSWERED"]) > len(states) / 4,
+                   "some of each: ANSWERED, UNKNOWN, CANCELED")
+        self.check(callers.cancel_statuses[404] == 0,
+                   "no acknowledged call is one that nobody knows")
+
+    def check_provider(self, summary, log, phones):
+        self.check(summary["keys_twice"] == summary["phones_twice"] == 0,
+                   "no call reached the provider twice")
+        self.check(summary["refused"] == 0, "0 calls refused with 429")
+        most = most_in_window(log, CALL_WINDOW_MS)
+        self.check(max(summary["most_in_window"], most) <= CALL_COUNT,
+                   f"at most {CALL_COUNT} in any {CALL_WINDOW_MS} ms: {most}")
+        self.check(all(phones.get(entry["key"]) == entry["phone_number"]
+                       for entry in log),
+                   "only acknowledged calls are dialled, with their number")
+
     def retry_the_dead(self):
         if self.instance.dead():
             self.instance.sluicectl("dead", "retry", "all")
@@ -233,7 +352,7 @@ class Torture:
     async def run(self):
         # Rather more than half of it is phase 3; the rest is for settling.
         seconds = self.options.seconds
-        self.load = asyncio.create_task(self.clients.run())
+        self.load = asyncio.gather(self.clients.run(), self.callers.run())
         await asyncio.sleep(1)
         await self.phase("only sluiced", 0.15 * seconds, self.restart_sluiced,
                          clean=True)
@@ -243,6 +362,7 @@ class Torture:
                          clean=False)
         await self.settle()
         self.account()
+        self.account_calls()
         self.retry_the_dead()
 
     def main(self):
