@@ -31,7 +31,9 @@ MUTANTS = [
         "fcgi/edge_loop.c",
         "    edge_batch_commit(loop->batch, loop->now_ms, loop->now_unix_ms);\n"
         "    for (size_t k = 0; k < count; k++) {\n"
-        "        send_reply(loop, edge_batch_get(loop->batch, k));\n"
+        "        if (!edge_batch_asks(loop->batch, k)) {\n"
+        "            send_reply(loop, edge_batch_get(loop->batch, k));\n"
+        "        }\n"
         "    }\n",
         "    for (size_t k = 0; k < count; k++) {\n"
         "        struct exchange *ex = edge_batch_get(loop->batch, k);\n"
