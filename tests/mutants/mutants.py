@@ -75,8 +75,10 @@ MUTANTS = [
     Mutant(
         "a lock-out is met by more than one probe",
         "dispatcher/limiter_episode.c",
-        "        e->phase = LIMITER_PROBING;\n",
-        "        e->phase = LIMITER_PAUSED;\n",
+        "        e->phase = LIMITER_PROBING;\n"
+        "        e->probe = generation;\n",
+        "        e->phase = LIMITER_PAUSED;\n"
+        "        e->probe = generation;\n",
         unit=("tests/dispatcher/test_limiter",),
     ),
     Mutant(
