@@ -780,6 +780,35 @@ journal_row_decode(sqlite3_stmt *statement, struct journal_row *row)
     }
 }
 
+void
+journal_column_copy(sqlite3_stmt *statement, int column, char *out, size_t size)
+{
+    const char *text = (const char *)sqlite3_column_text(statement, column);
+    size_t bytes = text != NULL ? strlen(text) : 0;
+
+    if (bytes >= size) {
+        bytes = size - 1;
+        while (bytes > 0 && ((unsigned char)text[bytes] & 0xc0) == 0x80) {
+            bytes--;
+        }
+    }
+    if (bytes > 0) {
+        memcpy(out, text, bytes);
+    }
+    out[bytes] = '\0';
+}
+
+enum rc
+journal_change(struct journal *j, sqlite3_stmt *statement)
+{
+    int code = journal_run(statement);
+
+    if (code != SQLITE_DONE) {
+        return journal_failed(j, code);
+    }
+    return sqlite3_changes(j->db) > 0 ? RC_OK : RC_AGAIN;
+}
+
 int
 journal_count(struct journal *j)
 {

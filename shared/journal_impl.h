@@ -163,6 +163,13 @@ void journal_bind_blob(sqlite3_stmt *statement, int at, const void *data,
  * as journal_accept writes it gets row->broken, and what could be read. */
 void journal_row_decode(sqlite3_stmt *statement, struct journal_row *row);
 
+/* A text column, "" when it is none, cut between two characters. */
+void journal_column_copy(sqlite3_stmt *statement, int column, char *out,
+                         size_t size);
+
+/* Run a statement of the group. RC_AGAIN: it changed no row. */
+enum rc journal_change(struct journal *j, sqlite3_stmt *statement) MUST_CHECK;
+
 /* Write the deltas into the counters. A SQLite code. */
 int journal_count(struct journal *j);
 

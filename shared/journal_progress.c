@@ -2,29 +2,6 @@
  * what a service that must not do a thing twice records before it does it. */
 #include "shared/journal_impl.h"
 
-#include <stdio.h>
-#include <string.h>
-
-static void
-column_copy(sqlite3_stmt *row, int column, char *out, size_t size)
-{
-    const char *value = (const char *)sqlite3_column_text(row, column);
-
-    (void)snprintf(out, size, "%s", value != NULL ? value : "");
-}
-
-/* Run a statement of the group. RC_AGAIN: it changed no row. */
-static enum rc
-change(struct journal *j, sqlite3_stmt *statement)
-{
-    int code = journal_run(statement);
-
-    if (code != SQLITE_DONE) {
-        return journal_failed(j, code);
-    }
-    return sqlite3_changes(j->db) > 0 ? RC_OK : RC_AGAIN;
-}
-
 /* ---- reading ---------------------------------------------------------------
  */
 
@@ -36,7 +13,7 @@ progress_row(sqlite3_stmt *row, struct journal_progress *out)
     out->attempts = sqlite3_column_int64(row, 2);
     out->started_unix_ms = sqlite3_column_int64(row, 3);
     out->finished_unix_ms = sqlite3_column_int64(row, 4);
-    column_copy(row, 5, out->error, sizeof out->error);
+    journal_column_copy(row, 5, out->error, sizeof out->error);
     return sqlite3_column_int64(row, 0);
 }
 
@@ -116,7 +93,7 @@ journal_slot_each(struct journal *j, journal_slot_fn *fn, void *arg)
     for (code = sqlite3_step(each); code == SQLITE_ROW;
          code = sqlite3_step(each)) {
         slot.no = sqlite3_column_int64(each, 0);
-        column_copy(each, 1, slot.boot, sizeof slot.boot);
+        journal_column_copy(each, 1, slot.boot, sizeof slot.boot);
         slot.free_at_us = sqlite3_column_int64(each, 2);
         if (!fn(arg, &slot)) {
             code = SQLITE_DONE;
@@ -142,7 +119,7 @@ journal_note_get(struct journal *j, const char *name, char *out, size_t size)
     journal_bind_text(get, 1, name);
     code = sqlite3_step(get);
     if (code == SQLITE_ROW) {
-        column_copy(get, 0, out, size);
+        journal_column_copy(get, 0, out, size);
         code = SQLITE_DONE;
     }
     (void)sqlite3_reset(get);
@@ -176,7 +153,7 @@ journal_progress_put(struct journal *j, enum service service, int64_t seq,
     }
     put = journal_sql(j, SQL_PROGRESS_PUT, service);
     bind_progress(put, service, seq, progress);
-    return change(j, put);
+    return journal_change(j, put);
 }
 
 enum rc
@@ -190,7 +167,7 @@ journal_progress_begin(struct journal *j, enum service service, int64_t seq,
     }
     begin = journal_sql(j, SQL_PROGRESS_BEGIN, service);
     bind_progress(begin, service, seq, progress);
-    return change(j, begin);
+    return journal_change(j, begin);
 }
 
 enum rc
@@ -205,7 +182,7 @@ journal_slot_put(struct journal *j, const struct journal_slot *slot)
     (void)sqlite3_bind_int64(put, 1, slot->no);
     journal_bind_text(put, 2, slot->boot);
     (void)sqlite3_bind_int64(put, 3, slot->free_at_us);
-    return change(j, put);
+    return journal_change(j, put);
 }
 
 enum rc
@@ -219,5 +196,5 @@ journal_note_put(struct journal *j, const char *name, const char *value)
     put = journal_sql(j, SQL_NOTE_PUT, SERVICE_CALL);
     journal_bind_text(put, 1, name);
     journal_bind_text(put, 2, value);
-    return change(j, put);
+    return journal_change(j, put);
 }

@@ -239,25 +239,6 @@ journal_newest(struct journal *j, enum service service, int64_t *seq)
 /* ---- one request ------------------------------------------------------------
  */
 
-/* A text column, "" when it is none, cut between two characters. */
-static void
-column_copy(sqlite3_stmt *statement, int column, char *out, size_t size)
-{
-    const char *text = (const char *)sqlite3_column_text(statement, column);
-    size_t bytes = text != NULL ? strlen(text) : 0;
-
-    if (bytes >= size) {
-        bytes = size - 1;
-        while (bytes > 0 && ((unsigned char)text[bytes] & 0xc0) == 0x80) {
-            bytes--;
-        }
-    }
-    if (bytes > 0) {
-        memcpy(out, text, bytes);
-    }
-    out[bytes] = '\0';
-}
-
 /* SQL_DEAD_FIND's or SQL_DEAD_EACH's row. false: of no service we know. */
 static bool
 dead_read(sqlite3_stmt *s, struct journal_entry *out)
@@ -274,7 +255,7 @@ dead_read(sqlite3_stmt *s, struct journal_entry *out)
     }
     out->received_unix_ms = sqlite3_column_int64(s, 3);
     out->dead_unix_ms = sqlite3_column_int64(s, 4);
-    column_copy(s, 5, out->reason, sizeof out->reason);
+    journal_column_copy(s, 5, out->reason, sizeof out->reason);
     out->items = sqlite3_column_int64(s, 6);
     return true;
 }
@@ -433,8 +414,8 @@ journal_dead_items_each(struct journal *j, const struct uuid *id,
              code = sqlite3_step(each)) {
             struct journal_dead_item item;
 
-            column_copy(each, 0, item.item, sizeof item.item);
-            column_copy(each, 1, item.reason, sizeof item.reason);
+            journal_column_copy(each, 0, item.item, sizeof item.item);
+            journal_column_copy(each, 1, item.reason, sizeof item.reason);
             if (!fn(arg, item.item, item.reason,
                     sqlite3_column_int64(each, 2))) {
                 code = SQLITE_DONE;
@@ -466,8 +447,8 @@ journal_attempt_each(struct journal *j, enum service service,
     journal_bind_text(each, 1, service_name(service));
     for (code = sqlite3_step(each); code == SQLITE_ROW;
          code = sqlite3_step(each)) {
-        column_copy(each, 0, item, sizeof item);
-        column_copy(each, 2, error, sizeof error);
+        journal_column_copy(each, 0, item, sizeof item);
+        journal_column_copy(each, 2, error, sizeof error);
         if (!fn(arg, item, sqlite3_column_int64(each, 1), error)) {
             code = SQLITE_DONE;
             break;

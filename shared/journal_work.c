@@ -79,18 +79,6 @@ journal_rollback(struct journal *j)
     journal_unlock(j);
 }
 
-/* Run a statement of the group. RC_AGAIN: it changed no row. */
-static enum rc
-change(struct journal *j, sqlite3_stmt *statement)
-{
-    int code = journal_run(statement);
-
-    if (code != SQLITE_DONE) {
-        return journal_failed(j, code);
-    }
-    return sqlite3_changes(j->db) > 0 ? RC_OK : RC_AGAIN;
-}
-
 /* ---- progress and outcomes
  * --------------------------------------------------- */
 
@@ -108,7 +96,7 @@ journal_attempt_put(struct journal *j, enum service service, const char *item,
     journal_bind_text(put, 2, item);
     (void)sqlite3_bind_int64(put, 3, attempts);
     journal_bind_text(put, 4, error != NULL ? error : "");
-    return change(j, put);
+    return journal_change(j, put);
 }
 
 enum rc
@@ -124,7 +112,7 @@ journal_attempt_delete(struct journal *j, enum service service,
     delete = journal_sql(j, SQL_ATTEMPT_DELETE, service);
     journal_bind_text(delete, 1, service_name(service));
     journal_bind_text(delete, 2, item);
-    rc = change(j, delete);
+    rc = journal_change(j, delete);
     return rc == RC_AGAIN ? RC_OK : rc;
 }
 
@@ -142,7 +130,7 @@ journal_outcome_add(struct journal *j, enum service service, const char *body,
     add = journal_sql(j, SQL_OUTCOME_ADD, service);
     journal_bind_text(add, 1, service_name(service));
     journal_bind_blob(add, 2, body, body_bytes);
-    rc = change(j, add);
+    rc = journal_change(j, add);
     if (rc == RC_OK) {
         *no = sqlite3_last_insert_rowid(j->db);
         j->delta[service].bytes += (int64_t)body_bytes + JOURNAL_OUTCOME_COST;
@@ -161,7 +149,7 @@ journal_finish(struct journal *j, enum service service, int64_t seq, int64_t no)
     finish = journal_sql(j, SQL_FINISH, service);
     (void)sqlite3_bind_int64(finish, 1, seq);
     (void)sqlite3_bind_int64(finish, 2, no);
-    return change(j, finish);
+    return journal_change(j, finish);
 }
 
 /* Run a statement that answers one number. */
@@ -205,7 +193,7 @@ progress_retire(struct journal *j, enum service service, int64_t no_from,
     journal_bind_text(retire, 1, service_name(service));
     (void)sqlite3_bind_int64(retire, 2, no_from);
     (void)sqlite3_bind_int64(retire, 3, no_to);
-    rc = change(j, retire);
+    rc = journal_change(j, retire);
     return rc == RC_AGAIN ? RC_OK : rc;
 }
 
@@ -217,7 +205,7 @@ progress_delete(struct journal *j, enum service service, int64_t seq)
 
     journal_bind_text(delete, 1, service_name(service));
     (void)sqlite3_bind_int64(delete, 2, seq);
-    rc = change(j, delete);
+    rc = journal_change(j, delete);
     return rc == RC_AGAIN ? RC_OK : rc;
 }
 
@@ -256,14 +244,14 @@ journal_retire_each(struct journal *j, enum service service, int64_t no_from,
         rc = retire_tell(j, by_outcome[0], fn, arg, &row_bytes);
     }
     if (rc == RC_OK) {
-        rc = change(j, by_service[1]);
+        rc = journal_change(j, by_service[1]);
     }
     if (rc == RC_OK || rc == RC_AGAIN) {
         if (rc == RC_OK) {
             delta->bytes -=
                 outcome_bytes + JOURNAL_OUTCOME_COST * sqlite3_changes(j->db);
         }
-        rc = change(j, by_outcome[1]);
+        rc = journal_change(j, by_outcome[1]);
     }
     if (rc == RC_OK) {
         *retired = sqlite3_changes(j->db);
@@ -361,7 +349,7 @@ dead_items_add(struct journal *j, enum service service, int64_t seq,
         journal_bind_text(add, 4, items[i].item);
         journal_bind_text(add, 5, items[i].reason);
         (void)sqlite3_bind_int64(add, 6, items[i].attempts);
-        rc = change(j, add);
+        rc = journal_change(j, add);
     }
     return rc;
 }
@@ -372,7 +360,7 @@ queue_delete(struct journal *j, enum service service, int64_t seq)
     sqlite3_stmt *delete = journal_sql(j, SQL_QUEUE_DELETE, service);
 
     (void)sqlite3_bind_int64(delete, 1, seq);
-    return change(j, delete);
+    return journal_change(j, delete);
 }
 
 enum rc
@@ -406,7 +394,7 @@ journal_bury(struct journal *j, enum service service, int64_t seq,
     } else {
         (void)sqlite3_bind_null(add, 7);
     }
-    rc = change(j, add);
+    rc = journal_change(j, add);
     if (rc == RC_OK) {
         rc = dead_items_add(j, service, seq, items, item_count);
     }
@@ -492,13 +480,13 @@ dead_delete(struct journal *j, enum service service, int64_t seq)
     if (rc == RC_OK) {
         journal_bind_text(items, 1, service_name(service));
         (void)sqlite3_bind_int64(items, 2, seq);
-        rc = change(j, items);
+        rc = journal_change(j, items);
         rc = rc == RC_AGAIN ? RC_OK : rc;
     }
     if (rc == RC_OK) {
         journal_bind_text(dead, 1, service_name(service));
         (void)sqlite3_bind_int64(dead, 2, seq);
-        rc = change(j, dead);
+        rc = journal_change(j, dead);
     }
     if (rc == RC_OK) {
         j->delta[service].dead--;
@@ -555,7 +543,8 @@ journal_dead_retry(struct journal *j, const struct uuid *id,
     journal_bind_text(requeue, 1, service_name(service));
     (void)sqlite3_bind_int64(requeue, 2, seq);
     (void)sqlite3_bind_int64(requeue, 3, received);
-    rc = change(j, requeue); /* RC_AGAIN: this id is in the queue as well */
+    rc = journal_change(
+        j, requeue); /* RC_AGAIN: this id is in the queue as well */
     if (rc == RC_OK) {
         size = journal_sql(j, SQL_DEAD_SIZE, service);
         journal_bind_text(size, 1, service_name(service));
