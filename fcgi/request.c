@@ -5,24 +5,10 @@
 #include <string.h>
 #include <strings.h>
 
+#include "shared/text.h"
+
 #define KEY_BYTES_MAX 255U
 #define FORM_TYPE "application/x-www-form-urlencoded"
-
-/* -1 when c is no hex digit. */
-static int
-hex_value(char c)
-{
-    if (c >= '0' && c <= '9') {
-        return c - '0';
-    }
-    if (c >= 'a' && c <= 'f') {
-        return c - 'a' + 10;
-    }
-    if (c >= 'A' && c <= 'F') {
-        return c - 'A' + 10;
-    }
-    return -1;
-}
 
 /* Percent-decode bytes of in. What decodes to a control character is refused,
  * so that a path or value is a C string that can be logged. */
@@ -35,8 +21,8 @@ decode(const char *in, size_t bytes, bool plus_is_blank, char *out, size_t size)
         int c = (unsigned char)in[k];
 
         if (c == '%') {
-            int high = k + 2 < bytes ? hex_value(in[k + 1]) : -1;
-            int low = high >= 0 ? hex_value(in[k + 2]) : -1;
+            int high = k + 2 < bytes ? text_hex_value(in[k + 1]) : -1;
+            int low = high >= 0 ? text_hex_value(in[k + 2]) : -1;
 
             if (low < 0) {
                 return RC_INVALID;

@@ -126,21 +126,6 @@ scan_number(struct scanner *s)
     return RC_OK;
 }
 
-static int
-hex_digit(char c)
-{
-    if (is_digit(c)) {
-        return c - '0';
-    }
-    if (c >= 'a' && c <= 'f') {
-        return c - 'a' + 10;
-    }
-    if (c >= 'A' && c <= 'F') {
-        return c - 'A' + 10;
-    }
-    return -1;
-}
-
 /* The four hex digits at p, or CODE_POINT_NONE. */
 static uint32_t
 read_hex4(const char *p, const char *end)
@@ -151,7 +136,7 @@ read_hex4(const char *p, const char *end)
         return CODE_POINT_NONE;
     }
     for (int i = 0; i < 4; i++) {
-        int digit = hex_digit(p[i]);
+        int digit = text_hex_value(p[i]);
 
         if (digit < 0) {
             return CODE_POINT_NONE;

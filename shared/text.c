@@ -230,6 +230,21 @@ text_json_string(struct text *t, const char *data, size_t bytes)
     text_putc(t, '"');
 }
 
+int
+text_hex_value(char c)
+{
+    if (c >= '0' && c <= '9') {
+        return c - '0';
+    }
+    if (c >= 'a' && c <= 'f') {
+        return c - 'a' + 10;
+    }
+    if (c >= 'A' && c <= 'F') {
+        return c - 'A' + 10;
+    }
+    return -1;
+}
+
 const char *
 text_cstr(const struct text *t)
 {

@@ -36,6 +36,9 @@ void text_json_string(struct text *t, const char *data, size_t bytes);
  * thread. */
 size_t text_utf8_length(const char *data, size_t bytes);
 
+/* 0-15; -1: c is no hex digit of either case. Any thread. */
+int text_hex_value(char c);
+
 /* The text so far, "" when empty or failed. Valid until the next change. */
 const char *text_cstr(const struct text *t);
 bool text_failed(const struct text *t);

@@ -10,6 +10,8 @@
 
 #include <sys/random.h>
 
+#include "shared/text.h"
+
 #define TIME_MAX ((INT64_C(1) << 48) - 1)
 #define COUNTER_MAX 0xfffU
 #define COUNTER_SEED_MAX 0x7ffU /* leaves room for 2048 ids before a borrow */
@@ -103,21 +105,6 @@ uuid_format(const struct uuid *id, char out[UUID_TEXT_BYTES])
     return out;
 }
 
-static int
-hex_value(char c)
-{
-    if (c >= '0' && c <= '9') {
-        return c - '0';
-    }
-    if (c >= 'a' && c <= 'f') {
-        return c - 'a' + 10;
-    }
-    if (c >= 'A' && c <= 'F') {
-        return c - 'A' + 10;
-    }
-    return -1;
-}
-
 static enum rc
 parse_bytes(const char *text, struct uuid *out)
 {
@@ -131,11 +118,11 @@ parse_bytes(const char *text, struct uuid *out)
             return RC_INVALID;
         }
         /* A NUL is no digit, so nothing behind it is looked at. */
-        high = hex_value(p[0]);
+        high = text_hex_value(p[0]);
         if (high < 0) {
             return RC_INVALID;
         }
-        low = hex_value(p[1]);
+        low = text_hex_value(p[1]);
         if (low < 0) {
             return RC_INVALID;
         }

@@ -212,6 +212,22 @@ utf_8_lengths_stop_at_the_bounds_of_unicode(void **state)
     }
 }
 
+static void
+hex_digits_have_a_value_in_either_case(void **state)
+{
+    static const char digits[] = "0123456789abcdef0123456789ABCDEF";
+    unsigned known = 0;
+
+    (void)state;
+    for (int i = 0; i < 32; i++) {
+        assert_int_equal(text_hex_value(digits[i]), i % 16);
+    }
+    for (int c = -128; c < 128; c++) {
+        known += text_hex_value((char)c) >= 0;
+    }
+    assert_int_equal(known, 22);
+}
+
 int
 main(void)
 {
@@ -224,6 +240,7 @@ main(void)
         cmocka_unit_test(integers_are_written_to_both_ends_of_their_range),
         cmocka_unit_test(json_strings_are_escaped_and_made_utf_8),
         cmocka_unit_test(utf_8_lengths_stop_at_the_bounds_of_unicode),
+        cmocka_unit_test(hex_digits_have_a_value_in_either_case),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
