@@ -1,3 +1,5 @@
+libfixtures_a_SOURCES += \
+	%D%/http_fixture.c %D%/http_fixture.h
 unit_tests += \
 	%D%/test_backoff \
 	%D%/test_call \

@@ -1,5 +1,4 @@
-/* The fetcher against a real server in a thread, which does what the path of
- * the request says. */
+/* The fetcher against a real server (http_fixture.h). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -7,31 +6,26 @@
 
 #include <cmocka.h>
 
-#include <arpa/inet.h>
 #include <dirent.h>
 #include <dlfcn.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <netdb.h>
 #include <poll.h>
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "dispatcher/fetcher.h"
 #include "shared/clock.h"
 #include "shared/rc.h"
+#include "tests/dispatcher/http_fixture.h"
 
-#define CONNECTIONS 600
 #define PATIENCE_MS 20000 /* a test that waits this long has failed */
 
-/* ---- the resolver ---------------------------------------------------------
- */
+/* ---- the resolver -------------------------------------------------------- */
 
 #define SLOW_NAME "slow.invalid"
 
@@ -59,225 +53,10 @@ getaddrinfo(const char *restrict node, const char *restrict service,
     return real != NULL ? real(node, service, hints, out) : EAI_SYSTEM;
 }
 
-/* ---- the server
- * -------------------------------------------------------------- */
-
-struct peer {
-    int fd;
-    unsigned requests;
-    size_t bytes;
-    char in[2048];
-};
-
-struct server {
-    pthread_t thread;
-    int listener;
-    int stop[2];
-    unsigned port;
-    atomic_uint accepted;
-    atomic_uint requests;
-    atomic_uint most; /* connections at once */
-    struct peer peers[CONNECTIONS];
-    unsigned count;
-    struct pollfd fds[CONNECTIONS + 2];
-};
-
-static void
-say(int fd, const char *text)
-{
-    (void)!send(fd, text, strlen(text), MSG_NOSIGNAL);
-}
-
-static void
-say_ok(int fd, const char *body)
-{
-    char text[512];
-
-    (void)snprintf(text, sizeof(text),
-                   "HTTP/1.1 200 OK\r\nContent-Length: %zu\r\n\r\n%s",
-                   strlen(body), body);
-    say(fd, text);
-}
-
-static void
-say_headers_without_end(int fd)
-{
-    say(fd, "HTTP/1.1 200 OK\r\n");
-    for (int i = 0; i < 2000; i++) {
-        say(fd, "X-More: 0123456789012345678901234567890123456789\r\n");
-    }
-}
-
-static void
-say_long(int fd)
-{
-    say(fd, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n");
-    for (int i = 0; i < 200; i++) {
-        say(fd, "0123456789012345678901234567890123456789");
-    }
-}
-
-/* False: close the connection. */
-static bool
-answer(struct peer *peer, const char *path)
-{
-    int fd = peer->fd;
-    struct linger reset = {1, 0};
-
-    peer->requests++;
-    if (strncmp(path, "/echo/", 6) == 0) {
-        say_ok(fd, path);
-    } else if (strcmp(path, "/once") == 0) {
-        /* Closes a kept connection just as the second request arrives. */
-        if (peer->requests > 1) {
-            return false;
-        }
-        say_ok(fd, path);
-    } else if (strcmp(path, "/never") == 0) {
-        /* says nothing */
-    } else if (strcmp(path, "/404") == 0) {
-        say(fd, "HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\nno");
-    } else if (strcmp(path, "/302") == 0) {
-        say(fd, "HTTP/1.1 302 Found\r\nLocation: /echo/1\r\n"
-                "Content-Length: 0\r\n\r\n");
-    } else if (strcmp(path, "/chunked") == 0) {
-        say(fd, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-                "3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n");
-    } else if (strcmp(path, "/cut") == 0) {
-        say(fd, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc");
-        return false;
-    } else if (strcmp(path, "/garbage") == 0) {
-        say(fd, "\x01\x02 what is this\r\n\r\n");
-        return false;
-    } else if (strcmp(path, "/reset") == 0) {
-        (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
-        return false;
-    } else if (strcmp(path, "/long") == 0) {
-        say_long(fd);
-        return false;
-    } else if (strcmp(path, "/headers") == 0) {
-        say_headers_without_end(fd);
-        return false;
-    } else {
-        say(fd, "HTTP/1.1 500 What\r\nContent-Length: 0\r\n\r\n");
-    }
-    return true;
-}
-
-/* False: close the connection. */
-static bool
-serve(struct server *s, struct peer *peer)
-{
-    ssize_t got = recv(peer->fd, peer->in + peer->bytes,
-                       sizeof(peer->in) - 1 - peer->bytes, 0);
-    char path[256];
-
-    if (got <= 0) {
-        return false;
-    }
-    peer->bytes += (size_t)got;
-    peer->in[peer->bytes] = '\0';
-    if (strstr(peer->in, "\r\n\r\n") == NULL) {
-        return peer->bytes < sizeof(peer->in) - 1;
-    }
-    peer->bytes = 0;
-    atomic_fetch_add(&s->requests, 1);
-    if (sscanf(peer->in, "GET %255s HTTP/1.1", path) != 1) {
-        return false;
-    }
-    return answer(peer, path);
-}
-
-static void
-take_connection(struct server *s)
-{
-    int fd = accept(s->listener, NULL, NULL);
-
-    if (fd < 0) {
-        return;
-    }
-    if (s->count == CONNECTIONS) {
-        close(fd);
-        return;
-    }
-    s->peers[s->count++] = (struct peer){.fd = fd};
-    atomic_fetch_add(&s->accepted, 1);
-    if (s->count > atomic_load(&s->most)) {
-        atomic_store(&s->most, s->count);
-    }
-}
-
-static void *
-run_server(void *arg)
-{
-    struct server *s = arg;
-    struct pollfd *fds = s->fds;
-
-    for (;;) {
-        fds[0] = (struct pollfd){.fd = s->stop[0], .events = POLLIN};
-        fds[1] = (struct pollfd){.fd = s->listener, .events = POLLIN};
-        for (unsigned i = 0; i < s->count; i++) {
-            fds[i + 2] =
-                (struct pollfd){.fd = s->peers[i].fd, .events = POLLIN};
-        }
-        if (poll(fds, s->count + 2, -1) < 0) {
-            continue;
-        }
-        if (fds[0].revents != 0) {
-            return NULL;
-        }
-        for (unsigned i = s->count; i-- > 0;) {
-            if (fds[i + 2].revents != 0 && !serve(s, &s->peers[i])) {
-                close(s->peers[i].fd);
-                s->peers[i] = s->peers[--s->count];
-            }
-        }
-        if (fds[1].revents != 0) {
-            take_connection(s);
-        }
-    }
-}
-
-static struct server *
-server_new(void)
-{
-    struct server *s = calloc(1, sizeof(*s));
-    struct sockaddr_in address = {.sin_family = AF_INET,
-                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t bytes = sizeof(address);
-
-    assert_non_null(s);
-    s->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    assert_int_equal(
-        bind(s->listener, (struct sockaddr *)&address, sizeof(address)), 0);
-    assert_int_equal(listen(s->listener, 1024), 0);
-    assert_int_equal(
-        getsockname(s->listener, (struct sockaddr *)&address, &bytes), 0);
-    s->port = ntohs(address.sin_port);
-    assert_int_equal(pipe2(s->stop, O_CLOEXEC), 0);
-    assert_int_equal(pthread_create(&s->thread, NULL, run_server, s), 0);
-    return s;
-}
-
-static void
-server_free(struct server *s)
-{
-    assert_int_equal(write(s->stop[1], "x", 1), 1);
-    pthread_join(s->thread, NULL);
-    for (unsigned i = 0; i < s->count; i++) {
-        close(s->peers[i].fd);
-    }
-    close(s->listener);
-    close(s->stop[0]);
-    close(s->stop[1]);
-    free(s);
-}
-
-/* ---- a fetcher and what it brought
- * -------------------------------------------- */
+/* ---- a fetcher and what it brought --------------------------------------- */
 
 struct bench {
-    struct server *server;
+    struct http_server *server;
     struct fetcher *fetcher;
     struct fetcher_options options;
     int64_t skip_ms; /* added to the clock */
@@ -292,10 +71,9 @@ struct bench {
 static void
 start(struct bench *b, const char *path, uint64_t tag)
 {
-    char url[256];
+    char url[HTTP_URL_BYTES];
 
-    (void)snprintf(url, sizeof(url), "http://localhost:%u%s", b->server->port,
-                   path);
+    (void)http_server_url(b->server, path, url);
     assert_int_equal(fetcher_start(b->fetcher, url, tag), RC_OK);
 }
 
@@ -325,7 +103,7 @@ bench_new(void **state)
     struct bench *b = calloc(1, sizeof(*b));
 
     assert_non_null(b);
-    b->server = server_new();
+    b->server = http_server_new();
     b->options = (struct fetcher_options){
         .concurrency = 4, .timeout_ms = 10000, .max_body_bytes = 1000};
     assert_int_equal(fetcher_new(&b->fetcher, &b->options, on_done, b), RC_OK);
@@ -340,7 +118,7 @@ bench_free(void **state)
 
     fetcher_free(&b->fetcher);
     assert_null(b->fetcher);
-    server_free(b->server);
+    http_server_free(b->server);
     free(b);
     return 0;
 }
@@ -373,8 +151,7 @@ get(struct bench *b, const char *path)
     assert_int_equal(b->last.tag, 7);
 }
 
-/* ---- tests
- * --------------------------------------------------------------------- */
+/* ---- tests --------------------------------------------------------------- */
 
 static void
 a_get_brings_status_body_and_tag(void **state)
@@ -536,12 +313,11 @@ static void
 a_closed_port_says_why(void **state)
 {
     struct bench *b = *state;
-    char url[64];
-    struct server *gone = server_new();
-    unsigned port = gone->port;
+    char url[HTTP_URL_BYTES];
+    struct http_server *gone = http_server_new();
 
-    server_free(gone);
-    (void)snprintf(url, sizeof(url), "http://127.0.0.1:%u/", port);
+    (void)snprintf(url, sizeof(url), "http://127.0.0.1:%u/", gone->port);
+    http_server_free(gone);
     assert_int_equal(fetcher_start(b->fetcher, url, 3), RC_OK);
     drive_until(b, 1);
     assert_false(b->last.ok);
@@ -552,10 +328,9 @@ static void
 at_most_concurrency_gets_fly(void **state)
 {
     struct bench *b = *state;
-    char url[64];
+    char url[HTTP_URL_BYTES];
 
-    (void)snprintf(url, sizeof(url), "http://localhost:%u/echo/1",
-                   b->server->port);
+    (void)http_server_url(b->server, "/echo/1", url);
     for (unsigned i = 0; i < 4; i++) {
         assert_int_equal(fetcher_start(b->fetcher, url, i), RC_OK);
     }

@@ -1,5 +1,4 @@
-/* The poster against a real server in a thread, which does what the path of
- * the request says, and to its idle connections what the test says. */
+/* The poster against a real server (http_fixture.h). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -7,381 +6,26 @@
 
 #include <cmocka.h>
 
-#include <arpa/inet.h>
-#include <fcntl.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "dispatcher/poster.h"
 #include "shared/clock.h"
 #include "shared/rc.h"
+#include "tests/dispatcher/http_fixture.h"
 
-#define CONNECTIONS 64
 #define PATIENCE_MS 20000 /* a test that waits this long has failed */
-#define PEER_BYTES ((size_t)512 * 1024)
 #define LARGE_BYTES ((size_t)300 * 1024)      /* more than curl sends at once */
 #define HUGE_BYTES ((size_t)32 * 1024 * 1024) /* more than sockets hold */
-
-/* ---- the server ---------------------------------------------------------- */
-
-struct peer {
-    int fd;
-    bool is_late; /* waits for ORDER_ANSWER */
-    unsigned requests;
-    size_t bytes;
-    char *in;
-};
-
-enum order {
-    ORDER_STOP,
-    ORDER_ANSWER, /* the late ones */
-    ORDER_CLOSE,  /* all connections */
-    ORDER_SPEAK,  /* a 408 that nobody asked for, to all connections */
-    ORDER_DEAF,   /* read no more */
-};
-
-struct server {
-    pthread_t thread;
-    int listener;
-    int orders[2];
-    unsigned port;
-    atomic_uint accepted;
-    atomic_uint requests; /* whole ones */
-    atomic_uint most;     /* of them unanswered at once */
-    atomic_ullong bytes;  /* received */
-    atomic_uint obeyed;   /* orders */
-    atomic_bool rejects;  /* resets new connections at once */
-    bool is_deaf;
-    unsigned late;
-    struct peer peers[CONNECTIONS];
-    unsigned count;
-    struct pollfd fds[CONNECTIONS + 2];
-    pthread_mutex_t mutex;
-    char *last; /* the last request; under mutex */
-};
-
-static void
-say(int fd, const char *text)
-{
-    (void)!send(fd, text, strlen(text), MSG_NOSIGNAL);
-}
-
-static void
-say_ok(int fd, const char *body)
-{
-    char text[512];
-
-    (void)snprintf(text, sizeof(text),
-                   "HTTP/1.1 200 OK\r\nContent-Length: %zu\r\n\r\n%s",
-                   strlen(body), body);
-    say(fd, text);
-}
-
-/* Each byte a segment of its own. */
-static void
-say_in_bytes(int fd, const char *text)
-{
-    int on = 1;
-
-    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-    for (; *text != '\0'; text++) {
-        (void)!send(fd, text, 1, MSG_NOSIGNAL);
-    }
-}
-
-static void
-reset_at_close(int fd)
-{
-    struct linger reset = {1, 0};
-
-    (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
-}
-
-static void
-say_headers_without_end(int fd)
-{
-    say(fd, "HTTP/1.1 200 OK\r\n");
-    for (int i = 0; i < 2000; i++) {
-        say(fd, "X-More: 0123456789012345678901234567890123456789\r\n");
-    }
-}
-
-struct canned {
-    const char *path;
-    const char *answer;
-    bool ends; /* close the connection behind it */
-};
-
-static const struct canned canned[] = {
-    {"/never", "", false},
-    {"/400", "HTTP/1.1 400 Bad\r\nContent-Length: 2\r\n\r\nno", false},
-    {"/429", "HTTP/1.1 429 Slow\r\nContent-Length: 0\r\n\r\n", false},
-    {"/503", "HTTP/1.1 503 Not now\r\nContent-Length: 0\r\n\r\n", false},
-    {"/301",
-     "HTTP/1.1 301 There\r\nLocation: /200\r\nContent-Length: 0\r\n\r\n",
-     false},
-    {"/307",
-     "HTTP/1.1 307 There\r\nLocation: /200\r\nContent-Length: 0\r\n\r\n",
-     false},
-    {"/interim",
-     "HTTP/1.1 103 Early\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx",
-     false},
-    {"/chunked",
-     "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-     "3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n",
-     false},
-    {"/cut", "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc", true},
-    {"/cut-early", "HTTP/1.1 103 Early\r\n\r\n", true},
-    {"/garbage", "\x01\x02 what is this\r\n\r\n", true},
-    {"/close", "", true},
-    {"/to-the-end", "HTTP/1.1 200 OK\r\n\r\nall", true},
-};
-
-/* False: close the connection. */
-static bool
-answer(struct server *s, struct peer *peer, const char *path)
-{
-    int fd = peer->fd;
-
-    peer->requests++;
-    for (size_t i = 0; i < ARRAY_COUNT(canned); i++) {
-        if (strcmp(path, canned[i].path) == 0) {
-            say(fd, canned[i].answer);
-            return !canned[i].ends;
-        }
-    }
-    if (strcmp(path, "/once") == 0 && peer->requests > 1) {
-        /* Closes a kept connection just as the second request arrives. */
-        return false;
-    } else if (strcmp(path, "/reset") == 0) {
-        reset_at_close(fd);
-        return false;
-    } else if (strcmp(path, "/late") == 0) {
-        peer->is_late = true;
-        s->late++;
-        if (s->late > atomic_load(&s->most)) {
-            atomic_store(&s->most, s->late);
-        }
-    } else if (strcmp(path, "/split") == 0) {
-        say_in_bytes(fd, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nsplit");
-    } else if (strcmp(path, "/headers") == 0) {
-        say_headers_without_end(fd);
-        return false;
-    } else {
-        say_ok(fd, path);
-    }
-    return true;
-}
-
-/* The bytes of the request that in starts with; 0: not whole yet. */
-static size_t
-whole(const char *in, size_t bytes)
-{
-    const char *end = strstr(in, "\r\n\r\n");
-    const char *length = strstr(in, "Content-Length: ");
-    size_t need;
-
-    if (end == NULL || length == NULL || length > end) {
-        return 0;
-    }
-    need = (size_t)(end + 4 - in) + strtoul(length + 16, NULL, 10);
-    return bytes >= need ? need : 0;
-}
-
-/* False: close the connection. */
-static bool
-serve(struct server *s, struct peer *peer)
-{
-    ssize_t got =
-        recv(peer->fd, peer->in + peer->bytes, PEER_BYTES - 1 - peer->bytes, 0);
-    char path[256];
-
-    if (got <= 0) {
-        return false;
-    }
-    peer->bytes += (size_t)got;
-    peer->in[peer->bytes] = '\0';
-    atomic_fetch_add(&s->bytes, (unsigned long long)got);
-    if (whole(peer->in, peer->bytes) == 0) {
-        return true;
-    }
-    if (sscanf(peer->in, "POST %255s HTTP/1.1", path) != 1) {
-        return false;
-    }
-    pthread_mutex_lock(&s->mutex);
-    memcpy(s->last, peer->in, peer->bytes + 1);
-    pthread_mutex_unlock(&s->mutex);
-    peer->bytes = 0;
-    atomic_fetch_add(&s->requests, 1);
-    return answer(s, peer, path);
-}
-
-static void
-take_connection(struct server *s)
-{
-    int fd = accept(s->listener, NULL, NULL);
-
-    if (fd < 0) {
-        return;
-    }
-    atomic_fetch_add(&s->accepted, 1);
-    if (s->count == CONNECTIONS || atomic_load(&s->rejects)) {
-        reset_at_close(fd);
-        close(fd);
-        return;
-    }
-    s->peers[s->count++] = (struct peer){.fd = fd, .in = malloc(PEER_BYTES)};
-}
-
-static void
-drop(struct server *s, unsigned i)
-{
-    close(s->peers[i].fd);
-    free(s->peers[i].in);
-    s->peers[i] = s->peers[--s->count];
-}
-
-static void
-obey(struct server *s, enum order order)
-{
-    for (unsigned i = s->count; i-- > 0;) {
-        struct peer *peer = &s->peers[i];
-
-        switch (order) {
-        case ORDER_STOP:
-        case ORDER_DEAF:
-            break;
-        case ORDER_ANSWER:
-            if (peer->is_late) {
-                peer->is_late = false;
-                s->late--;
-                say_ok(peer->fd, "late");
-            }
-            break;
-        case ORDER_CLOSE:
-            drop(s, i);
-            break;
-        case ORDER_SPEAK:
-            say(peer->fd, "HTTP/1.1 408 Idle\r\nContent-Length: 0\r\n\r\n");
-            break;
-        }
-    }
-    s->is_deaf = s->is_deaf || order == ORDER_DEAF;
-    atomic_fetch_add(&s->obeyed, 1);
-}
-
-static void *
-run_server(void *arg)
-{
-    struct server *s = arg;
-    struct pollfd *fds = s->fds;
-
-    for (;;) {
-        char order;
-
-        fds[0] = (struct pollfd){.fd = s->orders[0], .events = POLLIN};
-        fds[1] = (struct pollfd){.fd = s->listener, .events = POLLIN};
-        for (unsigned i = 0; i < s->count; i++) {
-            fds[i + 2] =
-                (struct pollfd){.fd = s->peers[i].fd, .events = POLLIN};
-        }
-        if (poll(fds, s->is_deaf ? 2 : s->count + 2, -1) < 0) {
-            continue;
-        }
-        if (!s->is_deaf) {
-            for (unsigned i = s->count; i-- > 0;) {
-                if (fds[i + 2].revents != 0 && !serve(s, &s->peers[i])) {
-                    drop(s, i);
-                }
-            }
-        }
-        if (fds[1].revents != 0) {
-            take_connection(s);
-        }
-        if (fds[0].revents != 0 && read(s->orders[0], &order, 1) == 1) {
-            if ((enum order)order == ORDER_STOP) {
-                return NULL;
-            }
-            obey(s, (enum order)order);
-        }
-    }
-}
-
-static struct server *
-server_new(void)
-{
-    struct server *s = calloc(1, sizeof(*s));
-    struct sockaddr_in address = {.sin_family = AF_INET,
-                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t bytes = sizeof(address);
-
-    assert_non_null(s);
-    s->last = calloc(1, PEER_BYTES);
-    assert_non_null(s->last);
-    assert_int_equal(pthread_mutex_init(&s->mutex, NULL), 0);
-    s->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    assert_int_equal(
-        bind(s->listener, (struct sockaddr *)&address, sizeof(address)), 0);
-    assert_int_equal(listen(s->listener, 1024), 0);
-    assert_int_equal(
-        getsockname(s->listener, (struct sockaddr *)&address, &bytes), 0);
-    s->port = ntohs(address.sin_port);
-    assert_int_equal(pipe2(s->orders, O_CLOEXEC), 0);
-    assert_int_equal(pthread_create(&s->thread, NULL, run_server, s), 0);
-    return s;
-}
-
-static void
-give_order(struct server *s, enum order order)
-{
-    char byte = (char)order;
-
-    assert_int_equal(write(s->orders[1], &byte, 1), 1);
-}
-
-/* Returns when it is done. */
-static void
-order(struct server *s, enum order what)
-{
-    unsigned before = atomic_load(&s->obeyed);
-    int64_t end_ms = clock_now_ms() + PATIENCE_MS;
-
-    give_order(s, what);
-    while (atomic_load(&s->obeyed) == before) {
-        assert_true(clock_now_ms() < end_ms);
-        (void)poll(NULL, 0, 1);
-    }
-}
-
-static void
-server_free(struct server *s)
-{
-    give_order(s, ORDER_STOP);
-    pthread_join(s->thread, NULL);
-    while (s->count > 0) {
-        drop(s, s->count - 1);
-    }
-    close(s->listener);
-    close(s->orders[0]);
-    close(s->orders[1]);
-    pthread_mutex_destroy(&s->mutex);
-    free(s->last);
-    free(s);
-}
 
 /* ---- a poster and what it brought ---------------------------------------- */
 
 struct bench {
-    struct server *server;
+    struct http_server *server;
     struct poster *poster;
     struct poster_options options;
     unsigned counted;
@@ -407,7 +51,7 @@ boot_us(void)
 static enum rc
 try_start(struct bench *b, const char *path, uint64_t tag)
 {
-    char url[256];
+    char url[HTTP_URL_BYTES];
     struct poster_request request = {
         .url = url,
         .body = "{\"to\": 1}",
@@ -416,8 +60,7 @@ try_start(struct bench *b, const char *path, uint64_t tag)
         .tag = tag,
     };
 
-    (void)snprintf(url, sizeof(url), "http://localhost:%u%s", b->server->port,
-                   path);
+    (void)http_server_url(b->server, path, url);
     return poster_start(b->poster, &request);
 }
 
@@ -467,7 +110,7 @@ bench_new(void **state)
     const struct poster_calls calls = {.counted = on_counted, .done = on_done};
 
     assert_non_null(b);
-    b->server = server_new();
+    b->server = http_server_new();
     b->options = (struct poster_options){
         .concurrency = 4, .timeout_ms = 10000, .max_body_bytes = 1000};
     assert_int_equal(poster_new(&b->poster, &b->options, &calls, b), RC_OK);
@@ -482,7 +125,7 @@ bench_free(void **state)
 
     poster_free(&b->poster);
     assert_null(b->poster);
-    server_free(b->server);
+    http_server_free(b->server);
     free(b);
     return 0;
 }
@@ -543,11 +186,11 @@ server_saw(struct bench *b, unsigned requests, unsigned accepted)
 static void
 warm(struct bench *b, unsigned count)
 {
-    char url[64];
+    char url[HTTP_URL_BYTES];
     int64_t end_ms = clock_now_ms() + PATIENCE_MS;
     unsigned before = atomic_load(&b->server->accepted);
 
-    (void)snprintf(url, sizeof(url), "http://localhost:%u/x", b->server->port);
+    (void)http_server_url(b->server, "/x", url);
     poster_warm(b->poster, url, count);
     while (drive_once(b) >= 0 ||
            atomic_load(&b->server->accepted) < before + count) {
@@ -573,24 +216,24 @@ static void
 headers_and_body_arrive_as_given(void **state)
 {
     struct bench *b = *state;
-    const char *in = b->server->last;
+    char *in;
 
     post_is_answered(b, "/200", 200);
-    pthread_mutex_lock(&b->server->mutex);
+    in = http_server_last(b->server);
     assert_memory_equal(in, "POST /200 HTTP/1.1\r\n", 20);
     assert_non_null(strstr(in, "\r\nIdempotency-Key: key-1\r\n"));
     assert_non_null(strstr(in, "\r\nContent-Type: application/json\r\n"));
     assert_non_null(strstr(in, "\r\nContent-Length: 9\r\n"));
     assert_null(strstr(in, "Expect"));
     assert_string_equal(strstr(in, "\r\n\r\n"), "\r\n\r\n{\"to\": 1}");
-    pthread_mutex_unlock(&b->server->mutex);
+    free(in);
 }
 
 static void
 post_large(struct bench *b, size_t bytes, const char *path)
 {
     char *body = malloc(bytes);
-    char url[64];
+    char url[HTTP_URL_BYTES];
     struct poster_request request = {
         .url = url, .body = body, .body_bytes = bytes, .idempotency_key = ""};
 
@@ -598,8 +241,7 @@ post_large(struct bench *b, size_t bytes, const char *path)
     for (size_t i = 0; i < bytes; i++) {
         body[i] = (char)('a' + i % 23);
     }
-    (void)snprintf(url, sizeof(url), "http://localhost:%u%s", b->server->port,
-                   path);
+    (void)http_server_url(b->server, path, url);
     assert_int_equal(poster_start(b->poster, &request), RC_OK);
     free(body); /* it was copied */
     drive_until(b, &b->done, b->done + 1);
@@ -609,13 +251,13 @@ static void
 a_large_body_arrives_without_asking_first(void **state)
 {
     struct bench *b = *state;
-    const char *in = b->server->last;
     const char *body;
+    char *in;
 
     post_large(b, LARGE_BYTES, "/200");
     assert_int_equal(b->last.stage, POST_ANSWERED);
     assert_int_equal(b->counted, 1);
-    pthread_mutex_lock(&b->server->mutex);
+    in = http_server_last(b->server);
     body = strstr(in, "\r\n\r\n");
     assert_null(strstr(in, "Expect"));
     assert_null(strstr(in, "Idempotency-Key"));
@@ -623,7 +265,7 @@ a_large_body_arrives_without_asking_first(void **state)
     for (size_t i = 0; i < LARGE_BYTES; i++) {
         assert_int_equal(body[4 + i], (char)('a' + i % 23));
     }
-    pthread_mutex_unlock(&b->server->mutex);
+    free(in);
 }
 
 static void
@@ -686,14 +328,14 @@ static void
 refused_is_not_sent(void **state)
 {
     struct bench *b = *state;
-    struct server *gone = server_new();
+    struct http_server *gone = http_server_new();
     struct poster_request request = {
         .body = "{}", .body_bytes = 2, .idempotency_key = ""};
-    char url[64];
+    char url[HTTP_URL_BYTES];
 
     (void)snprintf(url, sizeof(url), "http://127.0.0.1:%u/", gone->port);
     request.url = url;
-    server_free(gone);
+    http_server_free(gone);
     assert_int_equal(poster_start(b->poster, &request), RC_OK);
     drive_until(b, &b->done, 1);
     assert_int_equal(b->last.stage, POST_NOT_SENT);
@@ -804,7 +446,7 @@ an_idle_connection_that_was_closed_is_not_used(void **state)
     for (unsigned i = 0; i < 10; i++) {
         post_is_answered(b, "/200", 200);
         server_saw(b, i + 1, i + 1);
-        order(b->server, ORDER_CLOSE);
+        http_server_order(b->server, HTTP_CLOSE);
     }
 }
 
@@ -816,7 +458,7 @@ what_an_idle_connection_said_is_no_answer(void **state)
     for (unsigned i = 0; i < 10; i++) {
         post_is_answered(b, "/200", 200);
         server_saw(b, i + 1, i + 1);
-        order(b->server, ORDER_SPEAK); /* 408 */
+        http_server_order(b->server, HTTP_SPEAK); /* 408 */
     }
 }
 
@@ -833,7 +475,7 @@ warm_connections_send_nothing_and_are_used(void **state)
         start(b, "/late", i);
     }
     drive_until(b, &b->counted, 3);
-    order(b->server, ORDER_ANSWER);
+    http_server_order(b->server, HTTP_ANSWER);
     drive_until(b, &b->done, 3);
     server_saw(b, 3, 3);
     assert_int_equal(b->answered, 3);
@@ -843,9 +485,9 @@ static void
 what_is_warm_already_is_not_opened_again(void **state)
 {
     struct bench *b = *state;
-    char url[64];
+    char url[HTTP_URL_BYTES];
 
-    (void)snprintf(url, sizeof(url), "http://localhost:%u/x", b->server->port);
+    (void)http_server_url(b->server, "/x", url);
     warm(b, 3);
     poster_warm(b->poster, url, 3);
     poster_warm(b->poster, url, 0);
@@ -863,7 +505,7 @@ warm_connections_that_were_closed_are_opened_again(void **state)
     struct bench *b = *state;
 
     warm(b, 3);
-    order(b->server, ORDER_CLOSE);
+    http_server_order(b->server, HTTP_CLOSE);
     warm(b, 3);
     post_is_answered(b, "/200", 200);
     server_saw(b, 1, 6);
@@ -871,7 +513,7 @@ warm_connections_that_were_closed_are_opened_again(void **state)
     start(b, "/late", 2);
     start(b, "/late", 3);
     drive_until(b, &b->counted, 4);
-    order(b->server, ORDER_ANSWER);
+    http_server_order(b->server, HTTP_ANSWER);
     drive_until(b, &b->done, 4);
     server_saw(b, 4, 6);
 }
@@ -896,7 +538,7 @@ counted_is_told_long_before_a_late_answer(void **state)
         while (atomic_load(&b->server->requests) < i) {
             (void)poll(NULL, 0, 1);
         }
-        order(b->server, ORDER_ANSWER);
+        http_server_order(b->server, HTTP_ANSWER);
         drive_until(b, &b->done, i);
         assert_int_equal(b->last.stage, POST_ANSWERED);
         assert_string_equal(b->body, "late");
@@ -931,7 +573,7 @@ what_the_peer_does_not_take_is_not_counted_before_its_end(void **state)
     struct bench *b = *state;
     int64_t before_us = boot_us();
 
-    order(b->server, ORDER_DEAF);
+    http_server_order(b->server, HTTP_DEAF);
     b->options.timeout_ms = 300;
     poster_set(b->poster, &b->options);
     post_large(b, HUGE_BYTES, "/200");
@@ -957,10 +599,10 @@ at_most_concurrency_posts_fly(void **state)
     while (atomic_load(&b->server->requests) < 4) {
         (void)poll(NULL, 0, 1);
     }
+    assert_int_equal(atomic_load(&b->server->late), 4);
     assert_int_equal(try_start(b, "/late", 4), RC_FULL);
-    order(b->server, ORDER_ANSWER);
+    http_server_order(b->server, HTTP_ANSWER);
     drive_until(b, &b->done, 4);
-    assert_int_equal(atomic_load(&b->server->most), 4);
     assert_int_equal(poster_in_flight(b->poster), 0);
     assert_int_equal(b->tags, 0 + 1 + 2 + 3);
     assert_int_equal(try_start(b, "/200", 5), RC_OK);
@@ -1034,9 +676,9 @@ static void
 what_is_in_flight_is_dropped_without_a_call(void **state)
 {
     struct bench *b = *state;
-    char url[64];
+    char url[HTTP_URL_BYTES];
 
-    (void)snprintf(url, sizeof(url), "http://localhost:%u/x", b->server->port);
+    (void)http_server_url(b->server, "/x", url);
     start(b, "/never", 1);
     start(b, "/never", 2);
     drive_until(b, &b->counted, 2);
