@@ -1,5 +1,5 @@
-/* A pool of HTTP GETs on curl_multi and epoll: bounded concurrency, reused
- * connections, bounded answers. Knows no service. One thread. */
+/* A pool of HTTP GETs: bounded concurrency, reused connections, bounded
+ * answers. Knows no service. One thread. */
 #ifndef SLUICE_DISPATCHER_FETCHER_H
 #define SLUICE_DISPATCHER_FETCHER_H
 
@@ -39,7 +39,8 @@ enum rc fetcher_new(struct fetcher **out, const struct fetcher_options *options,
 /* GETs in flight are dropped without a call. */
 void fetcher_free(struct fetcher **f);
 
-/* New bounds; GETs in flight above a lower bound go on. */
+/* New bounds; GETs in flight above a lower concurrency go on, and those that
+ * were driven already keep their old bounds. */
 void fetcher_set(struct fetcher *f, const struct fetcher_options *options);
 
 /* Start a GET. RC_FULL: concurrency GETs are in flight; RC_AGAIN: no

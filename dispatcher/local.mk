@@ -26,6 +26,7 @@ libdispatcher_a_SOURCES = \
 	%D%/sluicectl_print.c %D%/sluicectl_print.h \
 	%D%/store_pg.c %D%/store_pg.h \
 	%D%/store_retire.c %D%/store_retire.h \
+	%D%/transfers.c %D%/transfers.h \
 	%D%/work.c %D%/work.h \
 	%D%/writer.c %D%/writer.h
 

@@ -57,8 +57,8 @@ sides()
     grep -nE '^#include "' $product | grep -vE '"(shared|fcgi|dispatcher)/'
 }
 
-# STYLE 21: main -> services -> engines -> queue. The files of one engine
-# share its name up to the underscore.
+# STYLE 21: main -> services -> engines -> transfers, queue. The files of one
+# engine share its name up to the underscore.
 floors()
 {
     services='call|sms|callback|invitation'
@@ -73,6 +73,10 @@ floors()
     for file in $(printf '%s\n' "$product" | grep '^dispatcher/queue\.'); do
         includes 'dispatcher/' "$file"
     done
+    for file in $(printf '%s\n' "$product" |
+        grep '^dispatcher/transfers[_.]'); do
+        includes 'dispatcher/' "$file" | grep -v '"dispatcher/transfers_'
+    done
 }
 
 # STYLE 22: header and the files that may include it.
@@ -85,7 +89,7 @@ homes()
 zmq shared/push\.|dispatcher/feed
 cjson/|cJSON shared/report\.
 fcgi fcgi/edge
-curl/ dispatcher/fetcher\.|dispatcher/poster\.
+curl/ dispatcher/transfers[_.]|dispatcher/poster\.
 libpq-fe shared/pg\.|dispatcher/store_pg\.
 mongoc|bson dispatcher/store_mongo\.
 sqlite3 shared/journal

@@ -286,6 +286,27 @@ a_body_of_exactly_the_bound_is_taken(void **state)
 }
 
 static void
+what_is_in_flight_keeps_its_bounds(void **state)
+{
+    struct bench *b = *state;
+    int64_t end_ms = clock_now_ms() + PATIENCE_MS;
+
+    start(b, "/late", 7);
+    while (atomic_load(&b->server->requests) == 0) {
+        assert_true(clock_now_ms() < end_ms);
+        (void)fetcher_drive(b->fetcher, clock_now_ms());
+        (void)poll(NULL, 0, 1);
+    }
+    b->options.max_body_bytes = 1;
+    b->options.timeout_ms = 1;
+    fetcher_set(b->fetcher, &b->options);
+    http_server_order(b->server, HTTP_ANSWER);
+    drive_until(b, 1);
+    assert_true(b->last.ok);
+    assert_string_equal(b->body, "late");
+}
+
+static void
 headers_without_end_are_bounded(void **state)
 {
     struct bench *b = *state;
@@ -505,6 +526,7 @@ main(void)
         TEST(a_reset_is_no_answer),
         TEST(a_body_without_a_length_is_bounded),
         TEST(a_body_of_exactly_the_bound_is_taken),
+        TEST(what_is_in_flight_keeps_its_bounds),
         TEST(headers_without_end_are_bounded),
         TEST(silence_ends_at_the_timeout),
         TEST(a_closed_port_says_why),
