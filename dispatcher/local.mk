@@ -20,6 +20,7 @@ libdispatcher_a_SOURCES = \
 	%D%/metrics.c %D%/metrics.h \
 	%D%/migrate.c %D%/migrate.h \
 	%D%/poster.c %D%/poster.h \
+	%D%/poster_links.c %D%/poster_links.h \
 	%D%/queue.c %D%/queue.h \
 	%D%/service.c %D%/service.h \
 	%D%/simulate_run.c %D%/simulate_run.h \
@@ -27,6 +28,8 @@ libdispatcher_a_SOURCES = \
 	%D%/store_pg.c %D%/store_pg.h \
 	%D%/store_retire.c %D%/store_retire.h \
 	%D%/transfers.c %D%/transfers.h \
+	%D%/transfers_easy.c \
+	%D%/transfers_impl.h \
 	%D%/work.c %D%/work.h \
 	%D%/writer.c %D%/writer.h
 

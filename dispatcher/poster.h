@@ -1,7 +1,7 @@
-/* POSTs on curl_multi and epoll, for upstreams where it matters whether a
- * request left and when it was counted: each result says if a byte of it can
- * have reached the peer, and no request is ever sent twice. Few transfers,
- * warm connections. Knows no service. One thread.
+/* POSTs for upstreams where it matters whether a request left and when it was
+ * counted: each result says if a byte of it can have reached the peer, and no
+ * request is ever sent twice. Few transfers, warm connections. Knows no
+ * service. One thread.
  *
  *     poster_new(&p, &options, &calls, service);
  *     poster_warm(p, url, 64);
@@ -21,6 +21,9 @@
 
 #define POST_ERROR_BYTES 160
 #define POST_KEY_BYTES 256 /* an idempotency key with its NUL, at most */
+#define POST_HEADER_BYTES                                                      \
+    1024 /* one more header line with its NUL, at most                         \
+          */
 
 struct poster;
 
@@ -35,6 +38,8 @@ struct poster_request {
     const char *body;
     size_t body_bytes;           /* > 0; taken as application/json */
     const char *idempotency_key; /* visible ASCII; "": no such header */
+    const char *header; /* one more header line, "X-Signature: ...", or NULL;
+                           printable ASCII; copied */
     uint64_t tag;
 };
 
@@ -89,7 +94,7 @@ void poster_set(struct poster *p, const struct poster_options *options);
 
 /* Start a POST; it leaves in the next poster_drive. The request is copied.
  * RC_FULL: concurrency POSTs are in flight; RC_AGAIN: no memory just now;
- * RC_INVALID: not a URL, no body, or a key that is no header value. */
+ * RC_INVALID: not a URL, no body, or a key or header that is none. */
 enum rc poster_start(struct poster *p,
                      const struct poster_request *request) MUST_CHECK;
 

@@ -75,7 +75,7 @@ floors()
     done
     for file in $(printf '%s\n' "$product" |
         grep '^dispatcher/transfers[_.]'); do
-        includes 'dispatcher/' "$file" | grep -v '"dispatcher/transfers_'
+        includes 'dispatcher/' "$file" | grep -v '"dispatcher/transfers[_.]'
     done
 }
 
@@ -89,7 +89,7 @@ homes()
 zmq shared/push\.|dispatcher/feed
 cjson/|cJSON shared/report\.
 fcgi fcgi/edge
-curl/ dispatcher/transfers[_.]|dispatcher/poster\.
+curl/ dispatcher/transfers[_.]
 libpq-fe shared/pg\.|dispatcher/store_pg\.
 mongoc|bson dispatcher/store_mongo\.
 sqlite3 shared/journal

@@ -230,6 +230,66 @@ headers_and_body_arrive_as_given(void **state)
 }
 
 static void
+one_more_header_arrives_as_given(void **state)
+{
+    struct bench *b = *state;
+    char url[HTTP_URL_BYTES];
+    char line[POST_HEADER_BYTES];
+    char expected[POST_HEADER_BYTES + 4];
+    struct poster_request request = {
+        .url = http_server_url(b->server, "/200", url),
+        .body = "{}",
+        .body_bytes = 2,
+        .idempotency_key = "key-1",
+        .header = line};
+    char *in;
+
+    memset(line, 'a', sizeof(line)); /* as long as it may be */
+    memcpy(line, "X-Signature: t=1 v1=", 20);
+    line[sizeof(line) - 1] = '\0';
+    (void)snprintf(expected, sizeof(expected), "\r\n%s\r\n", line);
+    assert_int_equal(poster_start(b->poster, &request), RC_OK);
+    memset(line, 'b', sizeof(line)); /* it was copied */
+    drive_until(b, &b->done, 1);
+    in = http_server_last(b->server);
+    assert_non_null(strstr(in, expected));
+    assert_non_null(strstr(in, "\r\nIdempotency-Key: key-1\r\n"));
+    assert_non_null(strstr(in, "\r\nContent-Type: application/json\r\n"));
+    free(in);
+    post_is_answered(b, "/200", 200); /* and not in the next one */
+    in = http_server_last(b->server);
+    assert_null(strstr(in, "X-Signature"));
+    free(in);
+}
+
+static void
+what_is_no_header_is_refused(void **state)
+{
+    struct bench *b = *state;
+    static const char *const bad[] = {
+        "",        "X-Signature",   "X-Signature:",   "X-Signature:  ",
+        ": v",     "X Y: v",        "X-Signature; v", "X-A: v\r\nX-B: v",
+        "X: a\nb", "X-A: \xc3\xa9", "X-A: v\tw\x7f",
+    };
+    char line[POST_HEADER_BYTES + 1];
+    struct poster_request request = {.url = "http://localhost:1/",
+                                     .body = "{}",
+                                     .body_bytes = 2,
+                                     .idempotency_key = ""};
+
+    for (size_t i = 0; i < ARRAY_COUNT(bad); i++) {
+        request.header = bad[i];
+        assert_int_equal(poster_start(b->poster, &request), RC_INVALID);
+    }
+    memset(line, 'a', sizeof(line));
+    line[1] = ':';
+    line[POST_HEADER_BYTES] = '\0';
+    request.header = line;
+    assert_int_equal(poster_start(b->poster, &request), RC_INVALID);
+    assert_int_equal(poster_in_flight(b->poster), 0);
+}
+
+static void
 post_large(struct bench *b, size_t bytes, const char *path)
 {
     char *body = malloc(bytes);
@@ -698,6 +758,8 @@ main(void)
     const struct CMUnitTest tests[] = {
         TEST(a_post_brings_status_body_and_tag),
         TEST(headers_and_body_arrive_as_given),
+        TEST(one_more_header_arrives_as_given),
+        TEST(what_is_no_header_is_refused),
         TEST(a_large_body_arrives_without_asking_first),
         TEST(any_status_is_an_answer),
         TEST(redirects_are_not_followed),
