@@ -63,9 +63,9 @@ enum transfer_part {
     TRANSFER_HEADER_CAME /* of the answer */
 };
 
-/* All called from transfers_run, but closed, which transfers_start and
- * transfers_free may call, too. Only ended may call transfers_*; all but it
- * may be NULL, and then nobody asks. */
+/* All are called from transfers_run, and closed from transfers_start and
+ * transfers_free, too. All but ended may be NULL, and may call no more than
+ * transfers_state. */
 struct transfers_calls {
     /* A socket is wanted. False: no, and so the transfer ends. */
     bool (*may_open)(void *arg, struct transfer *t);
@@ -105,7 +105,8 @@ enum rc transfers_new(struct transfers **out,
 /* Started ones are dropped without calls.ended, connections are closed. */
 void transfers_free(struct transfers **ts);
 
-/* Keep at most count idle connections, about evenly over the shards. */
+/* Keep at most count idle connections, rounded up to the same number in each
+ * shard. */
 void transfers_keep(struct transfers *ts, size_t count);
 
 /* "http://host..." or "https://host...", without blanks and controls? Any

@@ -21,6 +21,7 @@ unit_tests += \
 	%D%/test_simulate_run \
 	%D%/test_sluicectl_print \
 	%D%/test_store_pg \
+	%D%/test_transfers \
 	%D%/test_writer
 %C%_test_call_LDFLAGS = $(AM_LDFLAGS) \
 	-Wl,--wrap=calloc \
