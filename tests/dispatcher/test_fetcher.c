@@ -460,8 +460,6 @@ localhost_needs_no_resolver_thread(void **state)
     assert_int_equal(threads_of_this_process(), before);
 }
 
-/* An attempt that could not get a socket is none: it waits, and goes on when
- * descriptors are there again. */
 static void
 a_slow_resolver_holds_up_nobody(void **state)
 {
@@ -484,6 +482,8 @@ a_slow_resolver_holds_up_nobody(void **state)
     (void)close(resolver_gate[1]); /* the thread ends, whoever owns it */
 }
 
+/* An attempt that could not get a socket is none: it waits, and goes on when
+ * descriptors are there again. */
 static void
 without_descriptors_a_get_waits(void **state)
 {
