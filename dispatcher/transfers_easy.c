@@ -244,6 +244,22 @@ set_options(struct transfer *t)
     return bad == CURLE_OK;
 }
 
+/* A transfer that failed before it had a connection (a URL that curl cannot
+ * take apart) leaves its buffer in the handle, which survives curl_easy_reset
+ * and from then on refuses CURLOPT_BUFFERSIZE (7.88). */
+static bool
+replace_easy(struct transfer *t)
+{
+    CURL *fresh = curl_easy_init();
+
+    if (fresh == NULL) {
+        return false;
+    }
+    curl_easy_cleanup(t->easy);
+    t->easy = fresh;
+    return set_options(t);
+}
+
 /* A request that met a closing connection is sent again by curl, but only five
  * times in the life of an easy handle (7.88 clears the count in
  * curl_easy_reset only): one that is reused for days would then fail at each
@@ -255,6 +271,9 @@ renew(struct transfer *t)
     if (t->is_worn) {
         curl_easy_reset(t->easy);
         t->is_worn = !set_options(t);
+    }
+    if (t->is_worn) {
+        t->is_worn = !replace_easy(t);
     }
     return !t->is_worn;
 }

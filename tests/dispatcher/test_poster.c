@@ -732,6 +732,25 @@ a_proxy_in_the_environment_is_ignored(void **state)
     assert_int_equal(b->last.stage, POST_ANSWERED);
 }
 
+/* An operator's slip, mended by a reload. */
+static void
+a_url_that_curl_cannot_take_apart_spoils_no_later_post(void **state)
+{
+    struct bench *b = *state;
+    const struct poster_request request = {.url = "http://[nonsense/",
+                                           .body = "x",
+                                           .body_bytes = 1,
+                                           .idempotency_key = ""};
+
+    for (unsigned i = 0; i < 3; i++) {
+        assert_int_equal(poster_start(b->poster, &request), RC_OK);
+        drive_until(b, &b->done, i + 1);
+        assert_int_equal(b->last.stage, POST_NOT_SENT);
+        assert_non_null(strstr(b->last.error, "URL"));
+    }
+    post_is_answered(b, "/200", 200);
+}
+
 static void
 what_is_in_flight_is_dropped_without_a_call(void **state)
 {
@@ -758,6 +777,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         TEST(a_post_brings_status_body_and_tag),
         TEST(headers_and_body_arrive_as_given),
+        TEST(a_url_that_curl_cannot_take_apart_spoils_no_later_post),
         TEST(one_more_header_arrives_as_given),
         TEST(what_is_no_header_is_refused),
         TEST(a_large_body_arrives_without_asking_first),
