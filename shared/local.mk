@@ -25,5 +25,6 @@ libshared_a_SOURCES = \
 	%D%/rc.c %D%/rc.h \
 	%D%/report.c %D%/report.h \
 	%D%/services.c %D%/services.h \
+	%D%/signature.c %D%/signature.h \
 	%D%/text.c %D%/text.h \
 	%D%/uuid.c %D%/uuid.h

@@ -91,6 +91,7 @@ cjson/|cJSON shared/report\.
 fcgi fcgi/edge
 curl/ dispatcher/transfers[_.]
 libpq-fe shared/pg\.|dispatcher/store_pg\.
+openssl/ shared/hash\.
 mongoc|bson dispatcher/store_mongo\.
 sqlite3 shared/journal
 EOF

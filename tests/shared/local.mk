@@ -25,6 +25,7 @@ unit_tests += \
 	%D%/test_rc \
 	%D%/test_report \
 	%D%/test_services \
+	%D%/test_signature \
 	%D%/test_text \
 	%D%/test_uuid
 %C%_test_journal_faults_LDFLAGS = $(AM_LDFLAGS) \
