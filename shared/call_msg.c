@@ -6,11 +6,11 @@
 #include <string.h>
 
 #include "shared/json.h"
+#include "shared/words.h"
 
 #define TAPE_TOKENS 64U
 #define PHONE_DIGITS_MIN 7U
 #define PHONE_DIGITS_MAX 15U
-#define NUMBER_DIGITS 16U
 
 static const char digits[] = "0123456789";
 static const char agent_chars[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -170,67 +170,23 @@ call_msg_encode(const struct call_msg *msg, struct text *out)
 /* ---- the journal's forms ----------------------------------------------------
  */
 
-struct reader {
-    const char *p;
-    const char *end;
-};
-
-/* A word up to the next blank (eaten) or the end, with a NUL. False: there is
- * none, it is too long, or holds a NUL. */
 static bool
-take_word(struct reader *r, char *out, size_t size)
+take_msg(struct words *w, struct call_msg *out)
 {
-    size_t left = (size_t)(r->end - r->p);
-    const char *blank = left > 0 ? memchr(r->p, ' ', left) : NULL;
-    size_t bytes = blank != NULL ? (size_t)(blank - r->p) : left;
-
-    out[0] = '\0';
-    if (bytes == 0 || bytes >= size || memchr(r->p, '\0', bytes) != NULL) {
-        return false;
-    }
-    memcpy(out, r->p, bytes);
-    out[bytes] = '\0';
-    r->p += bytes + (blank != NULL ? 1 : 0);
-    return true;
-}
-
-/* A number as text_int writes it, 0..10^16 - 1. */
-static bool
-take_number(struct reader *r, int64_t *out)
-{
-    char word[NUMBER_DIGITS + 1];
-    int64_t value = 0;
-
-    *out = 0;
-    if (!take_word(r, word, sizeof(word)) ||
-        strspn(word, digits) != strlen(word) ||
-        (word[0] == '0' && word[1] != '\0')) {
-        return false;
-    }
-    for (const char *p = word; *p != '\0'; p++) {
-        value = value * 10 + (*p - '0');
-    }
-    *out = value;
-    return true;
-}
-
-static bool
-take_msg(struct reader *r, struct call_msg *out)
-{
-    return take_word(r, out->phone, sizeof(out->phone)) &&
+    return words_take(w, out->phone, sizeof(out->phone)) &&
            phone_valid(out->phone) &&
-           take_word(r, out->agent, sizeof(out->agent)) &&
+           words_take(w, out->agent, sizeof(out->agent)) &&
            agent_valid(out->agent);
 }
 
 enum rc
 call_msg_decode(const char *body, size_t bytes, struct call_msg *out)
 {
-    struct reader r = {body, body + bytes};
+    struct words w = {body, body + bytes};
 
     memset(out, 0, sizeof(*out));
-    if (bytes == 0 || body[bytes - 1] == ' ' || !take_msg(&r, out) ||
-        r.p != r.end) {
+    if (bytes == 0 || body[bytes - 1] == ' ' || !take_msg(&w, out) ||
+        w.at != w.end) {
         memset(out, 0, sizeof(*out));
         return RC_INVALID;
     }
@@ -260,29 +216,29 @@ call_outcome_encode(const struct call_outcome *o, struct text *out)
 }
 
 static bool
-decode_outcome(struct reader *r, struct call_outcome *out)
+decode_outcome(struct words *w, struct call_outcome *out)
 {
     char id[UUID_TEXT_BYTES];
     int64_t state = 0;
     size_t left;
 
-    if (!take_number(r, &out->seq) || !take_number(r, &state) ||
-        !take_number(r, &out->attempts) ||
-        !take_number(r, &out->created_unix_ms) ||
-        !take_number(r, &out->dialed_unix_ms) ||
-        !take_number(r, &out->finished_unix_ms) ||
-        !take_word(r, id, sizeof(id)) || uuid_parse(id, &out->id) != RC_OK ||
-        !take_msg(r, &out->msg)) {
+    if (!words_number(w, &out->seq) || !words_number(w, &state) ||
+        !words_number(w, &out->attempts) ||
+        !words_number(w, &out->created_unix_ms) ||
+        !words_number(w, &out->dialed_unix_ms) ||
+        !words_number(w, &out->finished_unix_ms) ||
+        !words_take(w, id, sizeof(id)) || uuid_parse(id, &out->id) != RC_OK ||
+        !take_msg(w, &out->msg)) {
         return false;
     }
-    left = (size_t)(r->end - r->p);
-    if (state < CALL_ANSWERED || state >= CALL_STATES || r->p[-1] != ' ' ||
-        left >= sizeof(out->error) || !json_utf8_valid(r->p, left) ||
-        (left > 0 && memchr(r->p, '\0', left) != NULL)) {
+    left = (size_t)(w->end - w->at);
+    if (state < CALL_ANSWERED || state >= CALL_STATES || w->at[-1] != ' ' ||
+        left >= sizeof(out->error) || !json_utf8_valid(w->at, left) ||
+        (left > 0 && memchr(w->at, '\0', left) != NULL)) {
         return false;
     }
     out->state = (enum call_state)state;
-    memcpy(out->error, r->p, left);
+    memcpy(out->error, w->at, left);
     out->error[left] = '\0';
     return true;
 }
@@ -290,10 +246,10 @@ decode_outcome(struct reader *r, struct call_outcome *out)
 enum rc
 call_outcome_decode(const char *body, size_t bytes, struct call_outcome *out)
 {
-    struct reader r = {body, body + bytes};
+    struct words w = {body, body + bytes};
 
     memset(out, 0, sizeof(*out));
-    if (!decode_outcome(&r, out)) {
+    if (!decode_outcome(&w, out)) {
         memset(out, 0, sizeof(*out));
         return RC_INVALID;
     }

@@ -27,4 +27,5 @@ libshared_a_SOURCES = \
 	%D%/services.c %D%/services.h \
 	%D%/signature.c %D%/signature.h \
 	%D%/text.c %D%/text.h \
-	%D%/uuid.c %D%/uuid.h
+	%D%/uuid.c %D%/uuid.h \
+	%D%/words.c %D%/words.h

@@ -27,6 +27,7 @@ unit_tests += \
 	%D%/test_services \
 	%D%/test_signature \
 	%D%/test_text \
-	%D%/test_uuid
+	%D%/test_uuid \
+	%D%/test_words
 %C%_test_journal_faults_LDFLAGS = $(AM_LDFLAGS) \
 	-Wl,--wrap=sqlite3_step
