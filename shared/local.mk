@@ -26,6 +26,7 @@ libshared_a_SOURCES = \
 	%D%/report.c %D%/report.h \
 	%D%/services.c %D%/services.h \
 	%D%/signature.c %D%/signature.h \
+	%D%/sms_state.c %D%/sms_state.h \
 	%D%/sms_text.c %D%/sms_text.h \
 	%D%/text.c %D%/text.h \
 	%D%/uuid.c %D%/uuid.h \
