@@ -26,6 +26,8 @@ libshared_a_SOURCES = \
 	%D%/report.c %D%/report.h \
 	%D%/services.c %D%/services.h \
 	%D%/signature.c %D%/signature.h \
+	%D%/sms_batch.c %D%/sms_batch.h \
+	%D%/sms_msg.c %D%/sms_msg.h \
 	%D%/sms_state.c %D%/sms_state.h \
 	%D%/sms_text.c %D%/sms_text.h \
 	%D%/text.c %D%/text.h \

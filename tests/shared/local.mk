@@ -26,6 +26,8 @@ unit_tests += \
 	%D%/test_report \
 	%D%/test_services \
 	%D%/test_signature \
+	%D%/test_sms_batch \
+	%D%/test_sms_msg \
 	%D%/test_sms_state \
 	%D%/test_sms_text \
 	%D%/test_text \
