@@ -30,6 +30,8 @@ libshared_a_SOURCES = \
 	%D%/sms_msg.c %D%/sms_msg.h \
 	%D%/sms_state.c %D%/sms_state.h \
 	%D%/sms_text.c %D%/sms_text.h \
+	%D%/sms_update.c %D%/sms_update.h \
+	%D%/sms_update_head.c \
 	%D%/text.c %D%/text.h \
 	%D%/uuid.c %D%/uuid.h \
 	%D%/words.c %D%/words.h

@@ -5,7 +5,8 @@ fuzzers = \
 	%D%/fuzz_fcgi_records \
 	%D%/fuzz_frame \
 	%D%/fuzz_journal_row \
-	%D%/fuzz_json
+	%D%/fuzz_json \
+	%D%/fuzz_sms_update
 %C%_fuzz_callback_msg_SOURCES = %D%/fuzz_callback_msg.c %D%/replay.h
 %C%_fuzz_callback_msg_LDFLAGS = $(AM_LDFLAGS) -fsanitize=fuzzer
 %C%_fuzz_fcgi_records_SOURCES = %D%/fuzz_fcgi_records.c %D%/replay.h
@@ -16,6 +17,8 @@ fuzzers = \
 %C%_fuzz_journal_row_LDFLAGS = $(AM_LDFLAGS) -fsanitize=fuzzer
 %C%_fuzz_json_SOURCES = %D%/fuzz_json.c %D%/replay.h
 %C%_fuzz_json_LDFLAGS = $(AM_LDFLAGS) -fsanitize=fuzzer
+%C%_fuzz_sms_update_SOURCES = %D%/fuzz_sms_update.c %D%/replay.h
+%C%_fuzz_sms_update_LDFLAGS = $(AM_LDFLAGS) -fsanitize=fuzzer
 if FUZZERS
 noinst_PROGRAMS += $(fuzzers)
 else

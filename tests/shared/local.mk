@@ -30,6 +30,8 @@ unit_tests += \
 	%D%/test_sms_msg \
 	%D%/test_sms_state \
 	%D%/test_sms_text \
+	%D%/test_sms_update \
+	%D%/test_sms_update_head \
 	%D%/test_text \
 	%D%/test_uuid \
 	%D%/test_words
