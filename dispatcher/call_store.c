@@ -4,9 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "dispatcher/pg_arrays.h"
 #include "dispatcher/store_pg.h"
 #include "shared/call_msg.h"
-#include "shared/text.h"
 
 /* A final state never changes: a repeat after a crash finds its row. */
 static const char insert_sql[] =
@@ -40,7 +40,7 @@ struct call_store {
     struct call_outcome *at;
     size_t count;
     size_t capacity;
-    struct text columns[COLUMNS]; /* arrays, in PostgreSQL's text form */
+    struct pg_arrays *rows;
 };
 
 static enum rc
@@ -84,37 +84,24 @@ store_get(const void *self, size_t index)
     return (struct store_item){.seq = s->at[index].seq, .data = &s->at[index]};
 }
 
-/* An element of an array, quoted: backslash and quote are escaped. */
 static void
-put_quoted(struct text *t, const char *value)
+put_string(struct call_store *s, enum column column, const char *value)
 {
-    text_putc(t, '"');
-    for (const char *p = value; *p != '\0'; p++) {
-        if (*p == '"' || *p == '\\') {
-            text_putc(t, '\\');
-        }
-        text_putc(t, *p);
-    }
-    text_putc(t, '"');
+    pg_arrays_text(s->rows, column, value, strlen(value));
 }
 
 static void
-put_row(struct call_store *s, const struct call_outcome *o, bool first)
+put_row(struct call_store *s, const struct call_outcome *o)
 {
-    char id[UUID_TEXT_BYTES];
-
-    for (unsigned k = 0; k < COLUMNS; k++) {
-        text_putc(&s->columns[k], first ? '{' : ',');
-    }
-    text_puts(&s->columns[COLUMN_ID], uuid_format(&o->id, id));
-    put_quoted(&s->columns[COLUMN_PHONE], o->msg.phone);
-    put_quoted(&s->columns[COLUMN_AGENT], o->msg.agent);
-    text_puts(&s->columns[COLUMN_STATUS], call_state_name(o->state));
-    text_int(&s->columns[COLUMN_ATTEMPTS], o->attempts);
-    text_int(&s->columns[COLUMN_CREATED], o->created_unix_ms);
-    text_int(&s->columns[COLUMN_DIALED], o->dialed_unix_ms);
-    text_int(&s->columns[COLUMN_FINISHED], o->finished_unix_ms);
-    put_quoted(&s->columns[COLUMN_ERROR], o->error);
+    pg_arrays_uuid(s->rows, COLUMN_ID, &o->id);
+    put_string(s, COLUMN_PHONE, o->msg.phone);
+    put_string(s, COLUMN_AGENT, o->msg.agent);
+    put_string(s, COLUMN_STATUS, call_state_name(o->state));
+    pg_arrays_int(s->rows, COLUMN_ATTEMPTS, o->attempts);
+    pg_arrays_int(s->rows, COLUMN_CREATED, o->created_unix_ms);
+    pg_arrays_int(s->rows, COLUMN_DIALED, o->dialed_unix_ms);
+    pg_arrays_int(s->rows, COLUMN_FINISHED, o->finished_unix_ms);
+    put_string(s, COLUMN_ERROR, o->error);
 }
 
 static enum rc
@@ -122,24 +109,17 @@ store_persist(void *self, struct pg *pg, size_t from, size_t to)
 {
     struct call_store *s = self;
     const char *params[COLUMNS];
+    enum rc rc;
 
     if (from >= to) {
         return RC_OK;
     }
-    for (unsigned k = 0; k < COLUMNS; k++) {
-        text_reset(&s->columns[k]);
-    }
+    pg_arrays_begin(s->rows);
     for (size_t i = from; i < to; i++) {
-        put_row(s, &s->at[i], i == from);
+        put_row(s, &s->at[i]);
     }
-    for (unsigned k = 0; k < COLUMNS; k++) {
-        text_putc(&s->columns[k], '}');
-        if (text_failed(&s->columns[k])) {
-            return RC_NOMEM;
-        }
-        params[k] = text_cstr(&s->columns[k]);
-    }
-    return pg_exec(pg, insert_sql, COLUMNS, params, NULL);
+    rc = pg_arrays_end(s->rows, params);
+    return rc == RC_OK ? pg_exec(pg, insert_sql, COLUMNS, params, NULL) : rc;
 }
 
 static void
@@ -161,10 +141,20 @@ store_release(void *self)
 static enum rc
 store_new(void **self, const struct conf *conf, struct metrics *metrics)
 {
+    struct call_store *s = calloc(1, sizeof(*s));
+
     (void)conf;
     (void)metrics;
-    *self = calloc(1, sizeof(struct call_store));
-    return *self == NULL ? RC_NOMEM : RC_OK;
+    *self = NULL;
+    if (s == NULL) {
+        return RC_NOMEM;
+    }
+    if (pg_arrays_new(&s->rows, COLUMNS) != RC_OK) {
+        free(s);
+        return RC_NOMEM;
+    }
+    *self = s;
+    return RC_OK;
 }
 
 static void
@@ -183,9 +173,7 @@ store_free(void **self)
     if (s == NULL) {
         return;
     }
-    for (unsigned k = 0; k < COLUMNS; k++) {
-        text_free(&s->columns[k]);
-    }
+    pg_arrays_free(&s->rows);
     free(s->at);
     free(s);
 }

@@ -4,9 +4,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "dispatcher/pg_arrays.h"
 #include "dispatcher/store_pg.h"
 #include "shared/callback_msg.h"
-#include "shared/text.h"
 
 /* Rows of one delete, and deletes a second: 20 000 objects a second may
  * expire, several times what can be fetched. */
@@ -21,6 +21,8 @@ static const char upsert_sql[] =
     " ON CONFLICT (id) DO UPDATE"
     " SET last_seen = GREATEST(o.last_seen, excluded.last_seen)"
     " WHERE excluded.last_seen > o.last_seen";
+
+enum column { COLUMN_ID, COLUMN_LAST_SEEN, COLUMNS };
 
 /* MATERIALIZED: the rows are chosen once. SKIP LOCKED: another dispatcher's
  * upsert or delete is not waited for. */
@@ -44,8 +46,7 @@ struct items {
 
 struct callback_store {
     struct items *items; /* is put in order behind a const store */
-    struct text ids;
-    struct text times;
+    struct pg_arrays *rows;
     int64_t expire_s;
     struct metrics *metrics;
 };
@@ -134,28 +135,21 @@ static enum rc
 store_persist(void *self, struct pg *pg, size_t from, size_t to)
 {
     struct callback_store *s = self;
-    const char *params[2];
+    const char *params[COLUMNS];
+    enum rc rc;
 
     sort(s->items);
     if (from >= to) {
         return RC_OK;
     }
-    text_reset(&s->ids);
-    text_reset(&s->times);
+    pg_arrays_begin(s->rows);
     for (size_t i = from; i < to; i++) {
-        text_putc(&s->ids, i == from ? '{' : ',');
-        text_int(&s->ids, s->items->at[i].id);
-        text_putc(&s->times, i == from ? '{' : ',');
-        text_int(&s->times, s->items->at[i].last_seen_unix_ms);
+        pg_arrays_int(s->rows, COLUMN_ID, s->items->at[i].id);
+        pg_arrays_int(s->rows, COLUMN_LAST_SEEN,
+                      s->items->at[i].last_seen_unix_ms);
     }
-    text_putc(&s->ids, '}');
-    text_putc(&s->times, '}');
-    if (text_failed(&s->ids) || text_failed(&s->times)) {
-        return RC_NOMEM;
-    }
-    params[0] = text_cstr(&s->ids);
-    params[1] = text_cstr(&s->times);
-    return pg_exec(pg, upsert_sql, 2, params, NULL);
+    rc = pg_arrays_end(s->rows, params);
+    return rc == RC_OK ? pg_exec(pg, upsert_sql, COLUMNS, params, NULL) : rc;
 }
 
 static void
@@ -229,8 +223,7 @@ store_free(void **self)
         free(s->items->at);
         free(s->items);
     }
-    text_free(&s->ids);
-    text_free(&s->times);
+    pg_arrays_free(&s->rows);
     free(s);
 }
 
@@ -244,13 +237,13 @@ store_new(void **self, const struct conf *conf, struct metrics *metrics)
         return RC_NOMEM;
     }
     s->items = calloc(1, sizeof(*s->items));
-    if (s->items == NULL) {
-        free(s);
+    *self = s;
+    if (s->items == NULL || pg_arrays_new(&s->rows, COLUMNS) != RC_OK) {
+        store_free(self);
         return RC_NOMEM;
     }
     s->metrics = metrics;
     store_configure(s, conf);
-    *self = s;
     return RC_OK;
 }
 

@@ -19,6 +19,7 @@ libdispatcher_a_SOURCES = \
 	%D%/limiter_episode.c %D%/limiter_episode.h \
 	%D%/metrics.c %D%/metrics.h \
 	%D%/migrate.c %D%/migrate.h \
+	%D%/pg_arrays.c %D%/pg_arrays.h \
 	%D%/poster.c %D%/poster.h \
 	%D%/poster_links.c %D%/poster_links.h \
 	%D%/queue.c %D%/queue.h \

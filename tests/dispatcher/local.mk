@@ -15,6 +15,7 @@ unit_tests += \
 	%D%/test_limiter \
 	%D%/test_metrics \
 	%D%/test_migrate \
+	%D%/test_pg_arrays \
 	%D%/test_poster \
 	%D%/test_queue \
 	%D%/test_service \

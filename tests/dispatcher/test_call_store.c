@@ -139,7 +139,7 @@ outcomes_are_one_statement_of_nine_arrays(void **state)
     assert_string_equal(db->params[0], "{" ID "1," ID "2}");
     assert_string_equal(db->params[1], "{\"+14155550123\",\"+14155550123\"}");
     assert_string_equal(db->params[2], "{\"sales_1\",\"sales_1\"}");
-    assert_string_equal(db->params[3], "{ANSWERED,FAILED}");
+    assert_string_equal(db->params[3], "{\"ANSWERED\",\"FAILED\"}");
     assert_string_equal(db->params[4], "{1,5}");
     assert_string_equal(db->params[5], "{1000,1000}");
     assert_string_equal(db->params[6], "{2000,2000}");
@@ -160,7 +160,7 @@ what_there_is_not_becomes_null(void **state)
     canceled.dialed_unix_ms = 0;
     decode_outcome(&canceled);
     assert_int_equal(persist(0, 1), RC_OK);
-    assert_string_equal(db->params[3], "{CANCELED}");
+    assert_string_equal(db->params[3], "{\"CANCELED\"}");
     assert_string_equal(db->params[6], "{0}");
     assert_string_equal(db->params[8], "{\"\"}");
     assert_non_null(strstr(db->sql, "nullif(dialed, 0)"));

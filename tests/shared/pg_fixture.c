@@ -132,3 +132,22 @@ pg_fixture_ask(struct pg *pg, const char *sql)
     pg_result_free(&result);
     return number;
 }
+
+void
+pg_fixture_migration(struct pg *pg, const char *file)
+{
+    const char *top = getenv("TOP_SRCDIR");
+    char path[1024];
+    char sql[16384];
+    snprintf(path, sizeof(path), "%s/conf/migrations/%s",
+             top == NULL ? "." : top, file);
+    FILE *stream = fopen(path, "re");
+    assert_non_null(stream);
+    size_t bytes = fread(sql, 1, sizeof(sql) - 1, stream);
+    (void)fclose(stream);
+    assert_true(bytes < sizeof(sql) - 1);
+    sql[bytes] = '\0';
+    if (pg_exec_script(pg, sql) != RC_OK) {
+        fail_msg("%s: %s", file, pg_error(pg));
+    }
+}

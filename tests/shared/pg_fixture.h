@@ -30,6 +30,9 @@ struct pg *pg_fixture_pg(const char *name);
 /* Run SQL that must succeed; the first value as a number (0 when none). */
 int64_t pg_fixture_ask(struct pg *pg, const char *sql);
 
+/* Apply conf/migrations/<file>. */
+void pg_fixture_migration(struct pg *pg, const char *file);
+
 /* A temporary folder of the cluster, for files of a test. */
 const char *pg_fixture_dir(void);
 

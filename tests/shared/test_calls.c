@@ -23,25 +23,6 @@ struct calls_fixture {
     struct pg *nowhere;
 };
 
-static void
-create_table(struct pg *pg)
-{
-    const char *top = getenv("TOP_SRCDIR");
-    char path[1024];
-    char sql[4096];
-    size_t bytes;
-    FILE *file;
-
-    snprintf(path, sizeof path, "%s/conf/migrations/0002_calls.sql",
-             top == NULL ? "." : top);
-    file = fopen(path, "re");
-    assert_non_null(file);
-    bytes = fread(sql, 1, sizeof sql - 1, file);
-    sql[bytes] = '\0';
-    (void)fclose(file);
-    assert_int_equal(pg_exec_script(pg, sql), RC_OK);
-}
-
 static int
 setup(void **state)
 {
@@ -53,7 +34,7 @@ setup(void **state)
     c->places.pg = pg_fixture_pg("c");
     c->places.journal = fixture_journal(c->f, JOURNAL_READER);
     c->places.node_id = NODE;
-    create_table(c->places.pg);
+    pg_fixture_migration(c->places.pg, "0002_calls.sql");
     assert_int_equal(
         pg_exec_script(c->places.pg,
                        "INSERT INTO calls VALUES ('" STORED
