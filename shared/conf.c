@@ -26,6 +26,9 @@
 #define SHOWN_BYTES 80 /* of a wrong value in an error */
 #define SUN_PATH_MAX (CONF_SOCKET_BYTES - 1)
 #define PREFIX_DIGITS_MAX 7U
+#define SECRETS_MAX 2
+#define SECRET_BYTES_MIN 8
+#define SECRET_BYTES_MAX 128
 #define PREFIXES_APART ", "
 
 #define KIB INT64_C(1024)
@@ -45,6 +48,7 @@ enum type {
     TYPE_ENDPOINT, /* ZeroMQ: a URL whose ipc path fits sun_path */
     TYPE_WORD,     /* one of the words */
     TYPE_PREFIXES, /* of phone numbers, separated by commas and blanks */
+    TYPE_SECRETS,  /* one or two, separated by a comma */
 };
 
 struct key {
@@ -194,6 +198,35 @@ static const struct key keys[] = {
     {"call", "allow_countries", AT(call, allow_countries),
      .type = TYPE_PREFIXES, .derived = "all", .reloadable = true,
      .help = "numbers must begin with one of these, `+1, +49`; else 400"},
+    {"sms", "url", AT(sms, url), .type = TYPE_URL, .schemes = "http https",
+     .text = "http://localhost:9012/batches", .reloadable = true,
+     .help = "a batch of messages is sent by a POST to it"},
+    {"sms", "batch_size", AT(sms, batch_size), .type = TYPE_INT, .min = 1,
+     .max = 1000, .number = 100, .reloadable = true,
+     .help = "messages in a full batch; 1: each goes at once"},
+    {"sms", "max_delay_ms", AT(sms, max_delay_ms), .type = TYPE_INT,
+     .unit = "ms", .max = 3600000, .number = 2000, .reloadable = true,
+     .help = "then a batch goes as it is"},
+    {"sms", "max_attempts", AT(sms, max_attempts), .type = TYPE_INT, .min = 1,
+     .max = 100, .number = 5, .reloadable = true,
+     .help = "then its messages go to the dead letters"},
+    {"sms", "retry_base_ms", AT(sms, retry_base_ms), .type = TYPE_INT,
+     .unit = "ms", .min = 1, .max = 600000, .number = 500, .reloadable = true,
+     .help = "full jitter up to this * 2^(attempt-1), at most 30 s"},
+    {"sms", "timeout_ms", AT(sms, timeout_ms), .type = TYPE_INT, .unit = "ms",
+     .min = 100, .max = 600000, .number = 30000, .reloadable = true,
+     .help = "of one POST"},
+    {"sms", "max_in_flight", AT(sms, max_in_flight), .type = TYPE_INT, .min = 1,
+     .max = 100, .number = 4, .reloadable = true,
+     .help = "batches that wait for their answer at once"},
+    {"sms", "webhook_secrets", AT(sms, webhook_secrets), .type = TYPE_SECRETS,
+     .derived = "none", .reloadable = true,
+     .help = "`X-Signature` of status updates must hold under one of them; "
+             "none: updates are taken unsigned"},
+    {"sms", "status_callback_url", AT(sms, status_callback_url),
+     .type = TYPE_URL, .schemes = "http https", .derived = "none",
+     .reloadable = true,
+     .help = "messages' new states are posted to it, signed like updates"},
     {"auth", "keys_file", AT(auth, keys_file), .type = TYPE_PATH,
      .derived = "none", .help = "API keys; none: no key is asked for"},
 };
@@ -439,7 +472,9 @@ set_url(struct loader *l, const struct key *key, const char *value,
 {
     const char *rest = NULL;
 
-    if (!scheme_is_known(key, value, &rest)) {
+    if (*value == '\0' && key->text == NULL && key->derived != NULL) {
+        *(char *)value_of(l->out, key) = '\0';
+    } else if (!scheme_is_known(key, value, &rest)) {
         problem(l, origin, "%s.%s: must begin with one of \"%s\" and ://",
                 key->section, key->name, key->schemes);
     } else if (strchr(value, ' ') != NULL) {
@@ -541,6 +576,45 @@ set_prefixes(struct loader *l, const struct key *key, const char *value,
     }
 }
 
+/* Long enough that nobody guesses it by chance, and of characters that no
+ * editor changes. Behind a blank a ';' would begin a comment. */
+static bool
+is_secret(const char *text, size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i++) {
+        if (text[i] <= ' ' || text[i] > '~' || text[i] == ';') {
+            return false;
+        }
+    }
+    return bytes >= SECRET_BYTES_MIN && bytes <= SECRET_BYTES_MAX;
+}
+
+static void
+set_secrets(struct loader *l, const struct key *key, const char *value,
+            const char *origin)
+{
+    const char *p = value;
+    unsigned count = 0;
+
+    while (*p != '\0') {
+        size_t bytes = strcspn(p, ", ");
+
+        /* The value itself is not shown: it is a secret. */
+        if (!is_secret(p, bytes) || ++count > SECRETS_MAX ||
+            strlen(value) >= key->size) {
+            problem(l, origin,
+                    "%s.%s: at most %d secrets, separated by a comma, of %d "
+                    "to %d visible ASCII characters each, without ; and ,",
+                    key->section, key->name, SECRETS_MAX, SECRET_BYTES_MIN,
+                    SECRET_BYTES_MAX);
+            return;
+        }
+        p += bytes;
+        p += strspn(p, ", ");
+    }
+    memcpy(value_of(l->out, key), value, strlen(value) + 1);
+}
+
 /* The one setter. base: folder of relative paths, NULL: the working
  * directory. */
 static void
@@ -573,6 +647,9 @@ set_key(struct loader *l, const struct key *key, const char *value,
         break;
     case TYPE_PREFIXES:
         set_prefixes(l, key, value, origin);
+        break;
+    case TYPE_SECRETS:
+        set_secrets(l, key, value, origin);
         break;
     }
 }
@@ -1197,6 +1274,10 @@ print_range(FILE *to, const struct key *key)
         break;
     case TYPE_PREFIXES:
         (void)fprintf(to, "prefixes: + and 1-%u digits", PREFIX_DIGITS_MAX);
+        break;
+    case TYPE_SECRETS:
+        (void)fprintf(to, "at most %d, of %d - %d characters", SECRETS_MAX,
+                      SECRET_BYTES_MIN, SECRET_BYTES_MAX);
         break;
     }
 }

@@ -102,6 +102,20 @@ struct conf_call {
                                    commas and blanks: "+1, +49"; "" = all */
 };
 
+struct conf_sms {
+    char url[CONF_URL_BYTES]; /* http://localhost:9012/batches */
+    int64_t batch_size;       /* 1..1000; 100: messages a request */
+    int64_t max_delay_ms;     /* 0..3600000; 2000: then a batch goes as it is */
+    int64_t max_attempts;     /* 1..100; 5 */
+    int64_t retry_base_ms;    /* 1..600000; 500 */
+    int64_t timeout_ms;       /* 100..600000; 30000, from the POST */
+    int64_t max_in_flight;    /* 1..100; 4: batches under way */
+    char webhook_secrets[512]; /* of X-Signature, at most two, separated by a
+                                  comma; "": none is asked */
+    char status_callback_url[CONF_URL_BYTES]; /* where our status changes are
+                                                 posted; "": nowhere */
+};
+
 struct conf_auth {
     char keys_file[CONF_PATH_BYTES]; /* auth.keys_file; none */
 };
@@ -119,6 +133,7 @@ struct conf {
     struct conf_mongo mongo;
     struct conf_callback callback;
     struct conf_call call;
+    struct conf_sms sms;
     struct conf_auth auth;
 };
 

@@ -188,6 +188,122 @@ the_call_section_has_the_documented_defaults(void **state)
 }
 
 static void
+the_sms_section_has_the_documented_defaults(void **state)
+{
+    struct fixture *f = *state;
+    const struct conf_sms *c = &f->conf.sms;
+
+    assert_int_equal(load_text(f, ""), RC_OK);
+    assert_string_equal(c->url, "http://localhost:9012/batches");
+    assert_int_equal(c->batch_size, 100);
+    assert_int_equal(c->max_delay_ms, 2000);
+    assert_int_equal(c->max_attempts, 5);
+    assert_int_equal(c->retry_base_ms, 500);
+    assert_int_equal(c->timeout_ms, 30000);
+    assert_int_equal(c->max_in_flight, 4);
+    assert_string_equal(c->webhook_secrets, "");
+    assert_string_equal(c->status_callback_url, "");
+}
+
+#define SECRET_128                                                             \
+    "!bcdefghijklmnopqrstuvwxyz-_0123"                                         \
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZ456789"                                         \
+    "abcdefghijklmnopqrstuvwxyz-_0123"                                         \
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZ45678~"
+#define SECRETS_PROBLEM                                                        \
+    ": sms.webhook_secrets: at most 2 secrets, separated by a comma, of 8 to " \
+    "128 visible ASCII characters each, without ; and ,\n"
+
+static void
+one_or_two_secrets_are_taken_or_none(void **state)
+{
+    static const char *const good[] = {
+        "",
+        "12345678",
+        SECRET_128,
+        "12345678,abcdefgh",
+        "12345678 , abcdefgh",
+        SECRET_128 "," SECRET_128,
+        "12345678,",
+    };
+    static const char *const bad[] = {
+        "1234567",          SECRET_128 "x",
+        "12345678,1234567", "12345678,abcdefgh,ABCDEFGH",
+        ",12345678",        "1234567\xc3\xa4",
+    };
+    struct fixture *f = *state;
+    char text[640];
+
+    for (unsigned i = 0; i < ARRAY_COUNT(good); i++) {
+        (void)snprintf(text, sizeof(text), "[sms]\nwebhook_secrets = %s\n",
+                       good[i]);
+        assert_int_equal(load_text(f, text), RC_OK);
+        assert_string_equal(f->conf.sms.webhook_secrets, good[i]);
+    }
+    for (unsigned i = 0; i < ARRAY_COUNT(bad); i++) {
+        (void)snprintf(text, sizeof(text), "[sms]\nwebhook_secrets = %s\n",
+                       bad[i]);
+        assert_int_equal(load_text(f, text), RC_INVALID);
+        assert_errors(f, "%:2" SECRETS_PROBLEM); /* which shows no secret */
+    }
+}
+
+static void
+secrets_from_elsewhere_are_checked_too(void **state)
+{
+    struct fixture *f = *state;
+    struct text blanks = {0};
+
+    write_bytes(f, "", 0);
+    assert_int_equal(setenv("SLUICE_SMS_WEBHOOK_SECRETS", "12345678", 1), 0);
+    assert_int_equal(load(f, NULL), RC_OK);
+    assert_string_equal(f->conf.sms.webhook_secrets, "12345678");
+    assert_int_equal(load(f, "--sms-webhook-secrets", "abcdefgh", NULL), RC_OK);
+    assert_string_equal(f->conf.sms.webhook_secrets, "abcdefgh");
+    assert_int_equal(unsetenv("SLUICE_SMS_WEBHOOK_SECRETS"), 0);
+    assert_int_equal(load(f, "--sms-webhook-secrets", "short", NULL),
+                     RC_INVALID);
+    assert_errors(f, "--sms-webhook-secrets" SECRETS_PROBLEM);
+    /* Two secrets with more between them than there is room for. */
+    text_puts(&blanks, "12345678,");
+    while (blanks.bytes < 511 - 8) {
+        text_putc(&blanks, ' ');
+    }
+    text_puts(&blanks, "abcdefgh");
+    assert_int_equal(load(f, "--sms-webhook-secrets", text_cstr(&blanks), NULL),
+                     RC_OK);
+    assert_int_equal(strlen(f->conf.sms.webhook_secrets), 511);
+    text_putc(&blanks, ' ');
+    assert_int_equal(load(f, "--sms-webhook-secrets", text_cstr(&blanks), NULL),
+                     RC_INVALID);
+    assert_errors(f, "--sms-webhook-secrets" SECRETS_PROBLEM);
+    text_free(&blanks);
+}
+
+static void
+an_optional_url_may_be_empty_and_no_other(void **state)
+{
+    struct fixture *f = *state;
+
+    assert_int_equal(load_text(f, "[sms]\nstatus_callback_url = "
+                                  "https://example.org/sms?x=1\n"),
+                     RC_OK);
+    assert_string_equal(f->conf.sms.status_callback_url,
+                        "https://example.org/sms?x=1");
+    assert_int_equal(load(f, "--sms-status-callback-url", "", NULL), RC_OK);
+    assert_string_equal(f->conf.sms.status_callback_url, "");
+    assert_int_equal(load_text(f, "[sms]\nstatus_callback_url =\n"), RC_OK);
+    assert_string_equal(f->conf.sms.status_callback_url, "");
+    assert_int_equal(load_text(f, "[sms]\nstatus_callback_url = ftp://x\n"),
+                     RC_INVALID);
+    assert_errors(f, "%:2: sms.status_callback_url: must begin with one of "
+                     "\"http https\" and ://\n");
+    assert_int_equal(load_text(f, "[sms]\nurl =\n"), RC_INVALID);
+    assert_errors(
+        f, "%:2: sms.url: must begin with one of \"http https\" and ://\n");
+}
+
+static void
 words_and_prefixes_are_taken_as_they_are(void **state)
 {
     static const char *const lists[] = {
@@ -299,6 +415,12 @@ numbers_are_taken_at_both_bounds_and_refused_one_past_them(void **state)
         {"call", "retry_base_ms", "1", "0", "600000", "600001"},
         {"call", "timeout_ms", "100", "99", "600000", "600001"},
         {"call", "duplicate_window_s", "0", "-1", "86400", "86401"},
+        {"sms", "batch_size", "1", "0", "1000", "1001"},
+        {"sms", "max_delay_ms", "0", "-1", "3600000", "3600001"},
+        {"sms", "max_attempts", "1", "0", "100", "101"},
+        {"sms", "retry_base_ms", "1", "0", "600000", "600001"},
+        {"sms", "timeout_ms", "100", "99", "600000", "600001"},
+        {"sms", "max_in_flight", "1", "0", "100", "101"},
     };
     struct fixture *f = *state;
 
@@ -760,7 +882,12 @@ only_keys_that_a_running_process_cannot_take_need_a_restart(void **state)
         "[call]\nurl = http://localhost:1/c\n"
         "max_in_flight = 9\nmax_attempts = 9\nretry_base_ms = 9\n"
         "timeout_ms = 900\ncount_at = answer\non_unknown = redial\n"
-        "duplicate_window_s = 9\nallow_countries = +1\n";
+        "duplicate_window_s = 9\nallow_countries = +1\n"
+        "[sms]\nurl = http://localhost:1/b\nbatch_size = 9\n"
+        "max_delay_ms = 9\nmax_attempts = 9\nretry_base_ms = 9\n"
+        "timeout_ms = 900\nmax_in_flight = 9\n"
+        "webhook_secrets = 12345678\n"
+        "status_callback_url = http://localhost:1/s\n";
     struct fixture *f = *state;
     struct conf old;
     struct text which = {0};
@@ -793,6 +920,9 @@ the_table_shows_every_key_with_its_default(void **state)
         "| `log.level` |  | error, warn, info, debug | `info` | ",
         "| `call.count_at` |  | one of: arrival answer | `arrival` | ",
         "| `call.allow_countries` |  | prefixes: + and 1-7 digits | all | ",
+        "| `sms.webhook_secrets` |  | at most 2, of 8 - 128 characters | none "
+        "| ",
+        "| `sms.status_callback_url` |  | URL: http https | none | ",
     };
     char *out = NULL;
     size_t bytes = 0;
@@ -841,6 +971,10 @@ main(void)
     const struct CMUnitTest tests[] = {
         ON_FILES(an_empty_file_gives_the_documented_defaults),
         ON_FILES(the_call_section_has_the_documented_defaults),
+        ON_FILES(the_sms_section_has_the_documented_defaults),
+        ON_FILES(one_or_two_secrets_are_taken_or_none),
+        ON_FILES(secrets_from_elsewhere_are_checked_too),
+        ON_FILES(an_optional_url_may_be_empty_and_no_other),
         ON_FILES(words_and_prefixes_are_taken_as_they_are),
         ON_FILES(a_list_of_prefixes_fits_up_to_its_bound),
         ON_FILES(a_file_is_read_with_comments_spaces_and_crlf),
