@@ -64,7 +64,8 @@ struct edge_route {
     edge_once_fn *once; /* may be NULL: never */
     int cancel;         /* the state of a canceled one, not 0 */
     edge_ask_fn *ask;
-    bool open; /* no API key is asked (auth.keys_file) */
+    bool open;             /* no API key is asked (auth.keys_file) */
+    size_t max_body_bytes; /* 0: edge.max_body_bytes */
 };
 
 struct edge_app {

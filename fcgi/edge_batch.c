@@ -163,6 +163,8 @@ reply_verdict(struct exchange *ex, const struct journal_request *r)
         ex->request.id = r->id;
         ex->request.received_unix_ms = r->received_unix_ms;
         ex->request.rank = r->rank;
+        ex->request.record = text_cstr(&ex->record);
+        ex->request.record_bytes = ex->record.bytes;
         ex->route->answer(&ex->request, &ex->reply);
         if (r->verdict == JOURNAL_REPLAYED) {
             reply_header(&ex->reply, "Idempotent-Replayed", "true");

@@ -28,9 +28,10 @@
 #include "shared/log.h"
 
 #define EVENTS_MAX 256
-#define PEEK_BYTES                                                             \
-    ((size_t)256 * 1024)  /* over what a socket's buffer holds                 \
-                           */
+/* Over what a socket's buffer holds. */
+#define PEEK_BYTES ((size_t)256 * 1024)
+/* Of a request in part: it goes to the side pool. */
+#define LARGE_BYTES ((size_t)128 * 1024)
 #define PEEKS_MAX 16U     /* then its bytes trickle: to the side pool */
 #define TICK_MS 50        /* how often the lists are looked through */
 #define GRACE_MS 100      /* a request in part stays in the loop */
@@ -71,6 +72,7 @@ struct edge_loop {
     struct conn_table *conns;
     struct edge_reader *reader;
     struct edge_taker taker;
+    size_t max_body_bytes;    /* of any route: what is read */
     struct edge_batch *batch; /* NULL: the app commits nothing */
     struct push *push;
     struct mailbox *back;
@@ -312,8 +314,7 @@ read_whole(struct edge_loop *loop, struct conn *conn, bool extra)
     conn_move(loop->conns, conn, CONN_BUSY, loop->now_ms);
     ex->extra = extra;
     rc = edge_read_socket(loop->reader, conn->fd, conn->walk.body_bytes,
-                          (size_t)loop->conf.edge.max_body_bytes, &ex->params,
-                          &ex->body);
+                          loop->max_body_bytes, &ex->params, &ex->body);
     if (rc == RC_OK) {
         dispatch(loop, ex);
         return;
@@ -374,7 +375,9 @@ look_part(struct edge_loop *loop, struct conn *conn, size_t bytes)
     if (conn->peeks < UINT16_MAX) {
         conn->peeks++;
     }
-    if ((bytes == PEEK_BYTES || conn->peeks > PEEKS_MAX) &&
+    /* A large one will not fit into the socket's buffer: waiting for the rest
+     * would be in vain. */
+    if ((bytes >= LARGE_BYTES || conn->peeks > PEEKS_MAX) &&
         to_side(loop, conn)) {
         return;
     }
@@ -837,6 +840,7 @@ edge_loop_reload(struct edge_loop *loop, const struct conf *conf,
     /* The bounds of what is allocated stay as they were at the start. */
     loop->conf.callback = conf->callback;
     loop->conf.call = conf->call;
+    loop->conf.sms = conf->sms;
     loop->taker.auth = auth;
     ask_pool_reload(loop->ask, conf);
 }
@@ -884,7 +888,7 @@ make_parts(struct edge_loop *loop, const struct edge_loop_options *o)
     }
     if (rc == RC_OK) {
         rc = side_pool_new(&loop->side, (size_t)edge->side_threads,
-                           (size_t)edge->max_body_bytes, loop->back);
+                           loop->max_body_bytes, loop->back);
     }
     if (rc == RC_OK) {
         rc = ask_pool_new(&loop->ask, &loop->conf, loop->back);
@@ -913,6 +917,8 @@ edge_loop_new(struct edge_loop **out, const struct edge_loop_options *o)
     loop->taker.auth = o->auth;
     loop->taker.conf = &loop->conf;
     loop->taker.max_body_bytes = loop->conf.edge.max_body_bytes;
+    loop->max_body_bytes =
+        edge_take_max_body(o->app, loop->conf.edge.max_body_bytes);
     uuid_source_init(&loop->taker.uuids, (uint16_t)loop->conf.node.id);
     loop->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     loop->peeked = malloc(PEEK_BYTES);

@@ -91,6 +91,7 @@ static const struct name names[] = {
     NAME("HTTP_AUTHORIZATION", authorization, ""),
     NAME("HTTP_IDEMPOTENCY_KEY", idempotency_key, NULL),
     NAME("HTTP_X_REQUEST_ID", request_id, ""),
+    NAME("HTTP_X_SIGNATURE", signature, ""),
 };
 
 void

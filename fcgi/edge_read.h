@@ -23,6 +23,7 @@ struct edge_params {
     const char *authorization;
     const char *idempotency_key; /* NULL when absent */
     const char *request_id;
+    const char *signature;
     char *text; /* grows as needed and is kept; edge_read_params_free */
     size_t capacity;
 };

@@ -36,11 +36,14 @@ fill_request(struct edge_taker *taker, struct exchange *ex, int64_t now_unix_ms)
     r->content_type = p->content_type;
     r->authorization = p->authorization;
     r->idempotency_key = p->idempotency_key;
+    r->signature = p->signature;
     r->body = ex->body.data;
     r->body_bytes = ex->body.bytes;
     r->param[0] = '\0';
     r->received_unix_ms = now_unix_ms;
     r->rank = 0;
+    r->record = "";
+    r->record_bytes = 0;
     r->conf = taker->conf;
     ex->head_only = strcmp(p->method, "HEAD") == 0;
     if (uuid_next(&taker->uuids, now_unix_ms, &r->id) != RC_OK) {
@@ -144,13 +147,36 @@ parse_length(const char *text)
     return value;
 }
 
+static uint64_t
+route_max_body(const struct edge_route *route, int64_t max_body_bytes)
+{
+    return route->max_body_bytes != 0 ? route->max_body_bytes
+                                      : (uint64_t)max_body_bytes;
+}
+
+size_t
+edge_take_max_body(const struct edge_app *app, int64_t max_body_bytes)
+{
+    uint64_t most = (uint64_t)max_body_bytes;
+
+    for (size_t k = 0; k < app->route_count; k++) {
+        uint64_t max = route_max_body(&app->routes[k], max_body_bytes);
+
+        most = max > most ? max : most;
+    }
+    return (size_t)most;
+}
+
+/* What was read may be longer than this route takes, or even cut off. */
 static bool
 check_length(const struct edge_taker *taker, struct exchange *ex)
 {
     const char *text = ex->params.content_length;
     int64_t length = parse_length(text);
+    uint64_t max = route_max_body(ex->route, taker->max_body_bytes);
 
-    if (ex->body.too_long || length > taker->max_body_bytes) {
+    if (ex->body.too_long || ex->body.bytes > max ||
+        (length >= 0 && (uint64_t)length > max)) {
         reply_problem(&ex->reply, 413, "body_too_large",
                       "The body is longer than allowed.", NULL);
         return false;

@@ -19,8 +19,12 @@ struct edge_taker {
     const struct auth *auth;
     const struct conf *conf; /* that requests see */
     struct uuid_source uuids;
-    int64_t max_body_bytes;
+    int64_t max_body_bytes; /* of routes that do not say */
 };
+
+/* How much of a body must be read: the most that any route takes, where one
+ * that does not say takes max_body_bytes. Any thread. */
+size_t edge_take_max_body(const struct edge_app *app, int64_t max_body_bytes);
 
 /* ex->params and ex->body are set; fills request, route and the rest. now =
  * wall time at which it arrived. Loop. */

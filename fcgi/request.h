@@ -12,8 +12,10 @@
 #include "shared/uuid.h"
 
 #define REQUEST_ID_BYTES 129    /* X-Request-Id: 1-128 of [A-Za-z0-9._-], NUL */
-#define REQUEST_PARAM_BYTES 129 /* the {id} of a path, decoded, NUL */
 #define REQUEST_PATH_BYTES 1024 /* a decoded path with its NUL */
+/* The {id} of a path, decoded, NUL: any that a path holds, for what is no id of
+ * ours may have to be named in the answer. */
+#define REQUEST_PARAM_BYTES REQUEST_PATH_BYTES
 
 struct request {
     const char *method;          /* "POST" */
@@ -22,6 +24,7 @@ struct request {
     const char *content_type;    /* "" when none */
     const char *authorization;   /* "" when none */
     const char *idempotency_key; /* NULL when none */
+    const char *signature;       /* X-Signature, whole; "" when none */
     const char *body;            /* whole; NUL behind it */
     size_t body_bytes;
     char request_id[REQUEST_ID_BYTES]; /* the client's if sane, else ours */
@@ -30,6 +33,9 @@ struct request {
     struct uuid id; /* commit routes: the request's id, set before `answer` */
     int64_t rank;   /* commit routes: its place among those that wait, from 1,
                        set before `answer`; 0 on a replay */
+    const char *record; /* commit routes: the journal form, set before
+                           `answer`, also on a replay; NUL behind it */
+    size_t record_bytes;
     const struct conf *conf; /* the loop's, as last re-read: for `accept` and
                                 `answer` only (`ask` has its thread's own) */
 };

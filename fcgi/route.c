@@ -1,10 +1,17 @@
 /* Routing by the app's const table. Tables have a handful of entries: they are
- * walked from the top. */
+ * walked from the top, twice: a path that a route names itself is no {id} of
+ * another one, whatever the methods. */
 #include "fcgi/route.h"
 
 #include <string.h>
 
 #define PARAM "{id}"
+
+struct route_target {
+    const char *method;
+    const char *path;
+    char *param;
+};
 
 /* Does path match? {id} takes one segment that is not empty. */
 static bool
@@ -50,24 +57,24 @@ allow_add(char *allow, const char *method)
     }
 }
 
-enum route_verdict
-route_find(const struct edge_app *app, const char *method, const char *path,
-           const struct edge_route **route, char *param, char *allow)
+/* Look among the routes whose path has an {id} (or among those that have
+ * none). */
+static enum route_verdict
+find_among(const struct edge_app *app, bool with_id,
+           const struct route_target *target, const struct edge_route **route,
+           char *allow)
 {
     enum route_verdict verdict = ROUTE_UNKNOWN;
 
-    *route = NULL;
-    param[0] = '\0';
-    allow[0] = '\0';
     for (size_t k = 0; k < app->route_count; k++) {
         const struct edge_route *r = &app->routes[k];
 
-        if (!path_matches(r->path, path, param)) {
+        if ((strstr(r->path, PARAM) != NULL) != with_id ||
+            !path_matches(r->path, target->path, target->param)) {
             continue;
         }
-        if (method_matches(r->method, method)) {
+        if (method_matches(r->method, target->method)) {
             *route = r;
-            allow[0] = '\0';
             return ROUTE_FOUND;
         }
         verdict = ROUTE_METHOD;
@@ -76,7 +83,26 @@ route_find(const struct edge_app *app, const char *method, const char *path,
             allow_add(allow, "HEAD");
         }
     }
-    if (verdict == ROUTE_METHOD) {
+    return verdict;
+}
+
+enum route_verdict
+route_find(const struct edge_app *app, const char *method, const char *path,
+           const struct edge_route **route, char *param, char *allow)
+{
+    const struct route_target target = {method, path, param};
+    enum route_verdict verdict;
+
+    *route = NULL;
+    param[0] = '\0';
+    allow[0] = '\0';
+    verdict = find_among(app, false, &target, route, allow);
+    if (verdict == ROUTE_UNKNOWN) {
+        verdict = find_among(app, true, &target, route, allow);
+    }
+    if (verdict == ROUTE_FOUND) {
+        allow[0] = '\0';
+    } else if (verdict == ROUTE_METHOD) {
         allow_add(allow, "OPTIONS");
         allow[strlen(allow) - (sizeof(", ") - 1)] = '\0';
     }

@@ -15,7 +15,8 @@ enum route_verdict {
 
 /* Look up method and path. *route is set when found, param gets what {id}
  * matched (REQUEST_PARAM_BYTES), allow a list for the Allow header
- * (ROUTE_ALLOW_BYTES). A path whose {id} is too long is unknown. Any thread. */
+ * (ROUTE_ALLOW_BYTES). A path that stands in the table as it is comes before
+ * any with {id}: /sms/statistics is never /sms/{id}. Any thread. */
 enum route_verdict route_find(const struct edge_app *app, const char *method,
                               const char *path, const struct edge_route **route,
                               char *param, char *allow);

@@ -11,7 +11,8 @@
 
 struct side_pool;
 
-/* back gets every exchange again. threads 1..64. RC_NOMEM, RC_IO. */
+/* back gets every exchange again. threads 1..64. max_body: of a body in bytes;
+ * a longer one is refused (413). RC_NOMEM, RC_IO. */
 enum rc side_pool_new(struct side_pool **out, size_t threads, size_t max_body,
                       struct mailbox *back) MUST_CHECK;
 

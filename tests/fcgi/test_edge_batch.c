@@ -82,6 +82,8 @@ answer(const struct request *request, struct reply *reply)
 {
     answers++;
     reply->status = 202;
+    assert_int_equal(request->record_bytes, 2);
+    assert_string_equal(request->record, "[]");
     text_printf(&reply->body, "%02x", request->id.bytes[0]);
 }
 
@@ -240,6 +242,20 @@ the_rank_is_there_for_the_answer(void **state)
     assert_int_equal(edge_batch_get(batch, 2)->request.rank, 9);
 }
 
+/* The answer looks at it (see answer()). */
+static void
+the_record_is_there_for_the_answer_also_of_a_replay(void **state)
+{
+    struct edge_batch *batch = *state;
+
+    verdicts[1] = JOURNAL_REPLAYED;
+    edge_batch_commit(batch, 1, NOW);
+    assert_int_equal(answers, MAX);
+    for (size_t k = 0; k < MAX; k++) {
+        assert_int_equal(status_of(batch, k), 202);
+    }
+}
+
 static void
 canceled_late_or_absent_is_for_the_ask_pool(void **state)
 {
@@ -326,6 +342,7 @@ main(void)
         TEST(verdicts_are_told_apart),
         TEST(what_is_handed_in_is_the_routes),
         TEST(the_rank_is_there_for_the_answer),
+        TEST(the_record_is_there_for_the_answer_also_of_a_replay),
         TEST(canceled_late_or_absent_is_for_the_ask_pool),
         TEST(failed_commit_promises_nothing),
         TEST(cleared_batch_is_empty),

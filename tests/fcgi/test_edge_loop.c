@@ -27,6 +27,7 @@
 #include "tests/fcgi/fcgi_client.h"
 
 #define MAX_BODY 65536
+#define LARGE_BODY (1024 * 1024)
 #define KEPT_REQUESTS 3
 #define CANCELED 5
 
@@ -67,6 +68,28 @@ answer_item(const struct request *request, struct reply *reply)
     text_printf(&reply->body, "{\"id\":\"%s\",\"rank\":%d,\"count\":%d}",
                 uuid_format(&request->id, id), (int)request->rank,
                 (int)request->conf->call.rate_count);
+}
+
+/* Its record is the beginning of the body, its answer shows that and what the
+ * request brought. */
+static enum rc
+accept_large(const struct request *request, struct text *body,
+             struct reply *reply)
+{
+    (void)reply;
+    text_append(body, request->body, 4);
+    return RC_OK;
+}
+
+static void
+answer_large(const struct request *request, struct reply *reply)
+{
+    reply->status = 202;
+    text_printf(&reply->body,
+                "{\"bytes\":%zu,\"record\":\"%s\",\"record_bytes\":%zu,"
+                "\"signature\":%zu,\"batch\":%d}",
+                request->body_bytes, request->record, request->record_bytes,
+                strlen(request->signature), (int)request->conf->sms.batch_size);
 }
 
 /* What has become of the item that the path names. */
@@ -122,6 +145,12 @@ static const struct edge_route routes[] = {
      .service = SERVICE_CALLBACK,
      .accept = accept_item,
      .answer = answer_item},
+    {.method = "POST",
+     .path = "/large",
+     .service = SERVICE_CALLBACK,
+     .accept = accept_large,
+     .answer = answer_large,
+     .max_body_bytes = LARGE_BODY},
     {.method = "GET", .path = "/items/{id}", .ask = ask_item},
     {.method = "DELETE",
      .path = "/items/{id}",
@@ -698,6 +727,132 @@ long_bodies_are_read_up_to_the_bound(void **state)
     free(body);
 }
 
+/* A body and what the answer shows of it. */
+static void
+expect_large(const struct fixture *f, const struct client_request *request,
+             const char *shown)
+{
+    struct client_answer answer;
+
+    assert_int_equal(client_ask(f->socket, request, &answer), 202);
+    if (strstr(answer.body, shown) == NULL) {
+        fail_msg("%s is not in %s", shown, answer.body);
+    }
+    client_answer_free(&answer);
+}
+
+static void
+routes_that_take_more_get_all_of_it(void **state)
+{
+    struct fixture *f = *state;
+    struct client_request request = {.method = "POST", .uri = "/large"};
+    char *body = malloc((size_t)LARGE_BODY * 2);
+    char shown[64];
+
+    start(f);
+    assert_non_null(body);
+    memset(body, '1', (size_t)LARGE_BODY * 2);
+    request.body = body;
+    for (size_t bytes = MAX_BODY; bytes <= LARGE_BODY; bytes *= 2) {
+        request.body_bytes = bytes;
+        (void)snprintf(shown, sizeof(shown), "{\"bytes\":%zu,", bytes);
+        expect_large(f, &request, shown);
+    }
+    request.body_bytes = LARGE_BODY + 1;
+    expect(f, &request, 413);
+    request.body_bytes = (size_t)LARGE_BODY * 2;
+    expect(f, &request, 413);
+    request.uri = "/items"; /* others still have theirs */
+    request.body_bytes = MAX_BODY;
+    expect(f, &request, 202);
+    request.body_bytes = MAX_BODY + 1;
+    expect(f, &request, 413);
+    request.body_bytes = LARGE_BODY;
+    expect(f, &request, 413);
+    free(body);
+}
+
+static void
+large_bodies_on_a_kept_connection_come_one_after_the_other(void **state)
+{
+    struct fixture *f = *state;
+    struct client_request request = {
+        .method = "POST", .uri = "/large", .keep = true};
+    char *body = malloc(LARGE_BODY);
+    struct text wire = {0};
+    int fd;
+
+    start(f);
+    assert_non_null(body);
+    memset(body, '1', LARGE_BODY);
+    request.body = body;
+    request.body_bytes = LARGE_BODY;
+    client_build(&wire, &request);
+    fd = client_connect(f->socket);
+    for (unsigned k = 0; k < KEPT_REQUESTS; k++) {
+        client_send(fd, wire.data, wire.bytes);
+        assert_int_equal(read_status(fd), 202);
+        expect(f, &item, 202);
+    }
+    close(fd);
+    text_free(&wire);
+    free(body);
+}
+
+static void
+answers_see_record_and_signature_also_of_a_slow_request(void **state)
+{
+    static const char shown[] =
+        "{\"bytes\":7,\"record\":\"[1,2\",\"record_bytes\":4,"
+        "\"signature\":3000,";
+    struct fixture *f = *state;
+    char value[3001];
+    const struct client_request request = {.method = "POST",
+                                           .uri = "/large",
+                                           .body = "[1,2,3]",
+                                           .header_name = "HTTP_X_SIGNATURE",
+                                           .header_value = value};
+    struct client_answer answer;
+    struct text wire = {0};
+    int fd;
+
+    memset(value, 's', sizeof(value) - 1);
+    value[sizeof(value) - 1] = '\0';
+    start(f);
+    expect_large(f, &request, shown);
+    client_build(&wire, &request);
+    fd = client_connect(f->socket);
+    client_send(fd, wire.data, MOST_OF_IT);
+    (void)poll(NULL, 0, 300); /* to the side pool */
+    client_send(fd, wire.data + MOST_OF_IT, wire.bytes - MOST_OF_IT);
+    client_read(fd, 1, &answer);
+    assert_int_equal(answer.status, 202);
+    assert_non_null(strstr(answer.body, shown));
+    client_answer_free(&answer);
+    close(fd);
+    text_free(&wire);
+}
+
+/* Secrets can be changed while it runs. */
+static void
+a_fresh_configuration_of_the_sms_service_is_seen(void **state)
+{
+    struct fixture *f = *state;
+    const struct client_request request = {
+        .method = "POST", .uri = "/large", .body = "[1,2,3]"};
+    struct conf fresh;
+
+    f->conf.sms.batch_size = 25;
+    start(f);
+    expect_large(f, &request, "\"batch\":25}");
+    fresh = f->conf;
+    fresh.sms.batch_size = 7;
+    f->fresh = &fresh;
+    ask_to_drain(f);
+    expect(f, &request, 202); /* in a turn after the reload, or in its own */
+    expect_large(f, &request, "\"batch\":7}");
+}
+
 static void
 lying_lengths_get_400(void **state)
 {
@@ -1005,6 +1160,10 @@ main(void)
         TEST(wrong_records_end_the_connection_only),
         TEST(parameters_over_64_KiB_get_431),
         TEST(long_bodies_are_read_up_to_the_bound),
+        TEST(routes_that_take_more_get_all_of_it),
+        TEST(large_bodies_on_a_kept_connection_come_one_after_the_other),
+        TEST(answers_see_record_and_signature_also_of_a_slow_request),
+        TEST(a_fresh_configuration_of_the_sms_service_is_seen),
         TEST(lying_lengths_get_400),
         TEST(slow_answer_holds_up_nobody_and_the_queue_is_bounded),
         TEST(pages_longer_than_a_socket_holds_arrive),

@@ -139,6 +139,29 @@ body_stops_at_its_bound(void **state)
 }
 
 static void
+signature_is_read_whole(void **state)
+{
+    struct reading *r = *state;
+    char value[60001];
+    const struct client_request request = {.method = "POST",
+                                           .uri = "/",
+                                           .body = "{}",
+                                           .header_name = "HTTP_X_SIGNATURE",
+                                           .header_value = value};
+    const struct client_request none = {.method = "GET", .uri = "/"};
+
+    memset(value, 's', sizeof(value) - 1);
+    value[sizeof(value) - 1] = '\0';
+    for (int memory = 0; memory < 2; memory++) {
+        assert_int_equal(read_request(r, &request, memory != 0, MAX_BODY),
+                         RC_OK);
+        assert_string_equal(r->params.signature, value);
+        assert_int_equal(read_request(r, &none, memory != 0, MAX_BODY), RC_OK);
+        assert_string_equal(r->params.signature, "");
+    }
+}
+
+static void
 broken_request_is_refused_and_the_reader_goes_on(void **state)
 {
     struct reading *r = *state;
@@ -158,6 +181,8 @@ main(void)
         cmocka_unit_test_setup_teardown(nothing_of_the_request_before_is_left,
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(body_stops_at_its_bound, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(signature_is_read_whole, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(
             broken_request_is_refused_and_the_reader_goes_on, setup, teardown),

@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -13,6 +14,8 @@
 
 #define NOW INT64_C(1800000000000)
 #define MAX_BODY 64
+#define LARGE_BODY 128
+#define SMALL_BODY 16
 
 static enum rc
 accept_any(const struct request *request, struct text *body,
@@ -60,6 +63,16 @@ static const struct edge_route routes[] = {
      .accept = accept_any,
      .answer = answer_any,
      .once = once_any},
+    {.method = "POST",
+     .path = "/large",
+     .accept = accept_any,
+     .answer = answer_any,
+     .max_body_bytes = LARGE_BODY},
+    {.method = "POST",
+     .path = "/small",
+     .accept = accept_any,
+     .answer = answer_any,
+     .max_body_bytes = SMALL_BODY},
     {.method = "GET", .path = "/items/{id}", .ask = ask_any},
     {.method = "DELETE", .path = "/items/{id}", .cancel = 5, .ask = ask_any},
     {.method = "GET", .path = "/health/live", .ask = ask_any, .open = true},
@@ -137,6 +150,7 @@ request(struct taking *t, const char *method, const char *uri, char *body)
         .content_length = "",
         .authorization = "",
         .request_id = "",
+        .signature = "",
     };
     ex->body.data = body;
     ex->body.bytes = strlen(body);
@@ -341,6 +355,77 @@ lengths_must_be_true(void **state)
     expect(t, 413, "body_too_large");
 }
 
+/* A POST of so many bytes, and what it says of them. */
+static void
+post_bytes(struct taking *t, const char *uri, size_t bytes)
+{
+    static char body[LARGE_BODY + 2];
+    static char length[8];
+
+    memset(body, ' ', sizeof(body));
+    body[bytes] = '\0';
+    (void)snprintf(length, sizeof(length), "%zu", bytes);
+    request(t, "POST", uri, body);
+    t->ex->params.content_length = length;
+}
+
+static void
+each_route_has_its_own_bound(void **state)
+{
+    static const struct {
+        const char *uri;
+        size_t max;
+    } cases[] = {
+        {"/items", MAX_BODY},
+        {"/large", LARGE_BODY},
+        {"/small", SMALL_BODY},
+    };
+    struct taking *t = *state;
+
+    for (size_t k = 0; k < ARRAY_COUNT(cases); k++) {
+        post_bytes(t, cases[k].uri, cases[k].max);
+        assert_int_equal(edge_take(&t->taker, t->ex, NOW), EDGE_COMMIT);
+        post_bytes(t, cases[k].uri, cases[k].max + 1);
+        expect(t, 413, "body_too_large");
+        /* What was read counts, whatever the length says. */
+        post_bytes(t, cases[k].uri, cases[k].max + 1);
+        t->ex->params.content_length = "1";
+        expect(t, 413, "body_too_large");
+        post_bytes(t, cases[k].uri, cases[k].max);
+        t->ex->body.too_long = true;
+        expect(t, 413, "body_too_large");
+    }
+}
+
+static void
+as_much_is_read_as_any_route_takes(void **state)
+{
+    const struct edge_app first = {.routes = routes, .route_count = 1};
+
+    (void)state;
+    assert_int_equal(edge_take_max_body(&app, MAX_BODY), LARGE_BODY);
+    assert_int_equal(edge_take_max_body(&app, LARGE_BODY + 1), LARGE_BODY + 1);
+    assert_int_equal(edge_take_max_body(&first, MAX_BODY), MAX_BODY);
+}
+
+static void
+requests_see_the_signature_and_no_record_yet(void **state)
+{
+    struct taking *t = *state;
+
+    post(t, body2, "2");
+    assert_int_equal(edge_take(&t->taker, t->ex, NOW), EDGE_COMMIT);
+    assert_string_equal(t->ex->request.signature, "");
+    post(t, body2, "2");
+    t->ex->params.signature = "t=1,v1=ab";
+    t->ex->request.record = "left over";
+    t->ex->request.record_bytes = 9;
+    assert_int_equal(edge_take(&t->taker, t->ex, NOW), EDGE_COMMIT);
+    assert_string_equal(t->ex->request.signature, "t=1,v1=ab");
+    assert_string_equal(t->ex->request.record, "");
+    assert_int_equal(t->ex->request.record_bytes, 0);
+}
+
 static void
 media_type_is_checked_before_the_body(void **state)
 {
@@ -450,6 +535,9 @@ main(void)
         TEST(targets_are_checked_first),
         TEST(path_falls_back_to_what_the_web_server_made_of_it),
         TEST(lengths_must_be_true),
+        TEST(each_route_has_its_own_bound),
+        TEST(as_much_is_read_as_any_route_takes),
+        TEST(requests_see_the_signature_and_no_record_yet),
         TEST(media_type_is_checked_before_the_body),
         TEST(route_that_fails_without_a_reply_is_unavailable),
         TEST(keys_are_scoped_by_route_and_client),

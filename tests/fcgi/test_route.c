@@ -16,6 +16,9 @@ static const struct edge_route routes[] = {
     {.method = "GET", .path = "/calls/{id}"},
     {.method = "DELETE", .path = "/calls/{id}"},
     {.method = "POST", .path = "/sms/{id}/again"},
+    {.method = "GET", .path = "/sms/{id}"}, /* before what is no id */
+    {.method = "GET", .path = "/sms/statistics"},
+    {.method = "POST", .path = "/sms/status-updates"},
 };
 static const struct edge_app app = {
     .name = "test", .routes = routes, .route_count = ARRAY_COUNT(routes)};
@@ -23,6 +26,11 @@ static const struct edge_app app = {
 #define LONG_128                                                               \
     "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"         \
     "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+
+#define LONG_1023                                                              \
+    LONG_128 LONG_128 LONG_128 LONG_128 LONG_128 LONG_128 LONG_128             \
+        "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"     \
+        "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcde"
 
 struct row {
     const char *method;
@@ -44,7 +52,9 @@ static const struct row rows[] = {
     {"GET", "/objects/7", ROUTE_FOUND, 2, "7", NULL},
     {"HEAD", "/objects/7", ROUTE_FOUND, 2, "7", NULL},
     {"GET", "/objects/" LONG_128, ROUTE_FOUND, 2, LONG_128, NULL},
-    {"GET", "/objects/" LONG_128 "x", ROUTE_UNKNOWN, 0, NULL, NULL},
+    {"GET", "/objects/" LONG_128 "x", ROUTE_FOUND, 2, LONG_128 "x", NULL},
+    {"GET", "/objects/" LONG_1023, ROUTE_FOUND, 2, LONG_1023, NULL},
+    {"GET", "/objects/" LONG_1023 "x", ROUTE_UNKNOWN, 0, NULL, NULL},
     {"GET", "/objects/", ROUTE_UNKNOWN, 0, NULL, NULL},
     {"GET", "/objects/7/", ROUTE_UNKNOWN, 0, NULL, NULL},
     {"GET", "/objects/7/8", ROUTE_UNKNOWN, 0, NULL, NULL},
@@ -55,7 +65,15 @@ static const struct row rows[] = {
     {"DELETE", "/calls/a", ROUTE_FOUND, 4, "a", NULL},
     {"PUT", "/calls/a", ROUTE_METHOD, 0, NULL, "GET, HEAD, DELETE, OPTIONS"},
     {"POST", "/sms/x/again", ROUTE_FOUND, 5, "x", NULL},
-    {"POST", "/sms/x", ROUTE_UNKNOWN, 0, NULL, NULL},
+    {"POST", "/sms/x", ROUTE_METHOD, 0, NULL, "GET, HEAD, OPTIONS"},
+    {"GET", "/sms/x", ROUTE_FOUND, 6, "x", NULL},
+    {"GET", "/sms/statistics", ROUTE_FOUND, 7, "", NULL},
+    {"HEAD", "/sms/statistics", ROUTE_FOUND, 7, "", NULL},
+    {"POST", "/sms/statistics", ROUTE_METHOD, 0, NULL, "GET, HEAD, OPTIONS"},
+    {"POST", "/sms/statistics/again", ROUTE_FOUND, 5, "statistics", NULL},
+    {"GET", "/sms/statisticsx", ROUTE_FOUND, 6, "statisticsx", NULL},
+    {"POST", "/sms/status-updates", ROUTE_FOUND, 8, "", NULL},
+    {"GET", "/sms/status-updates", ROUTE_METHOD, 0, NULL, "POST, OPTIONS"},
     {"POST", "/sms//again", ROUTE_UNKNOWN, 0, NULL, NULL},
 };
 
