@@ -2,6 +2,7 @@
 noinst_LIBRARIES += libdispatcher.a
 libdispatcher_a_SOURCES = \
 	%D%/backoff.c %D%/backoff.h \
+	%D%/batcher.c %D%/batcher.h \
 	%D%/call.c \
 	%D%/call_record.c %D%/call_record.h \
 	%D%/call_store.c \

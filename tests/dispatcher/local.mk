@@ -2,6 +2,7 @@ libfixtures_a_SOURCES += \
 	%D%/http_fixture.c %D%/http_fixture.h
 unit_tests += \
 	%D%/test_backoff \
+	%D%/test_batcher \
 	%D%/test_call \
 	%D%/test_call_store \
 	%D%/test_callback \
@@ -24,6 +25,9 @@ unit_tests += \
 	%D%/test_store_pg \
 	%D%/test_transfers \
 	%D%/test_writer
+%C%_test_batcher_LDFLAGS = $(AM_LDFLAGS) \
+	-Wl,--wrap=calloc \
+	-Wl,--wrap=malloc
 %C%_test_call_LDFLAGS = $(AM_LDFLAGS) \
 	-Wl,--wrap=calloc \
 	-Wl,--wrap=clock_boot_id \
