@@ -2,7 +2,8 @@
 migrationsdir = $(pkgdatadir)/migrations
 dist_migrations_DATA = \
 	%D%/migrations/0001_objects.sql \
-	%D%/migrations/0002_calls.sql
+	%D%/migrations/0002_calls.sql \
+	%D%/migrations/0003_sms.sql
 
 examplesdir = $(docdir)/examples
 dist_examples_DATA = \

@@ -67,10 +67,12 @@ apply_change(struct journal *journal, struct write *write)
 
     change->done = 0; /* it may be the second time */
     for (size_t i = 0; i < change->count; i++) {
+        int64_t changed = 1;
+
         switch (change->kind) {
         case CHANGE_RETRY:
             rc = journal_dead_retry(journal, &change->ids[i],
-                                    change->now_unix_ms);
+                                    change->now_unix_ms, &changed);
             break;
         case CHANGE_DROP:
             rc = journal_dead_drop(journal, &change->ids[i]);
@@ -79,7 +81,7 @@ apply_change(struct journal *journal, struct write *write)
         if (rc != RC_OK && rc != RC_AGAIN) {
             return rc;
         }
-        change->done += rc == RC_OK;
+        change->done += rc == RC_OK ? changed : 0;
     }
     return RC_OK;
 }
@@ -295,7 +297,7 @@ run_queue(struct commands *c, char *const *words, struct text *out)
 static enum rc
 run_dead_list(struct commands *c, char *const *words, struct text *out)
 {
-    enum service service = SERVICE_CALLBACK;
+    enum service service = SERVICE_COUNT; /* all */
     int64_t after = 0;
     int64_t limit = DEAD_LIMIT;
     enum rc rc = RC_OK;
@@ -431,12 +433,12 @@ retry_all(struct commands *c, enum service service, int64_t *total,
 /* One dead letter by its id. */
 static enum rc
 change_one(struct commands *c, const char *word, enum change_kind kind,
-           struct text *out)
+           int64_t *done, struct text *out)
 {
     struct change *change = calloc(1, sizeof(*change));
-    int64_t done = 0;
     enum rc rc;
 
+    *done = 0;
     if (change == NULL) {
         text_puts(out, "out of memory");
         return RC_NOMEM;
@@ -448,8 +450,8 @@ change_one(struct commands *c, const char *word, enum change_kind kind,
         free(change);
         return rc;
     }
-    rc = make_change(c, change, &done, out);
-    if (rc == RC_OK && done == 0) {
+    rc = make_change(c, change, done, out);
+    if (rc == RC_OK && *done == 0) {
         text_printf(out, "no dead letter with id %s", word);
         return RC_INVALID;
     }
@@ -459,13 +461,12 @@ change_one(struct commands *c, const char *word, enum change_kind kind,
 static enum rc
 run_dead_retry(struct commands *c, char *const *words, struct text *out)
 {
-    int64_t total = 1;
+    int64_t total = 0;
     enum rc rc = RC_OK;
 
     if (strcmp(words[0], "all") == 0) {
         enum service only = SERVICE_COUNT;
 
-        total = 0;
         if (words[1] != NULL) {
             rc = parse_service(words[1], &only, out);
         }
@@ -481,7 +482,7 @@ run_dead_retry(struct commands *c, char *const *words, struct text *out)
         text_puts(out, "a service goes with \"all\" only");
         rc = RC_INVALID;
     } else {
-        rc = change_one(c, words[0], CHANGE_RETRY, out);
+        rc = change_one(c, words[0], CHANGE_RETRY, &total, out);
     }
     if (rc == RC_OK) {
         log_event(LOG_INFO, "dead_retried", "count=%" PRId64, total);
@@ -493,7 +494,8 @@ run_dead_retry(struct commands *c, char *const *words, struct text *out)
 static enum rc
 run_dead_drop(struct commands *c, char *const *words, struct text *out)
 {
-    enum rc rc = change_one(c, words[0], CHANGE_DROP, out);
+    int64_t dropped = 0;
+    enum rc rc = change_one(c, words[0], CHANGE_DROP, &dropped, out);
 
     if (rc == RC_OK) {
         log_event(LOG_INFO, "dead_dropped", "id=%s", words[0]);
@@ -512,6 +514,9 @@ set_paused(struct commands *c, enum service service, bool paused)
     if (!paused) {
         feed_hold(c->feed, service, false);
         c->held[service] = false;
+        if (c->services[service] != NULL) {
+            service_drain(c->services[service], false);
+        }
     }
     if (c->services[service] != NULL) {
         service_pause(c->services[service], paused);
@@ -562,6 +567,9 @@ run_drain(struct commands *c, char *const *words, struct text *out)
     for (unsigned s = 0; s < SERVICE_COUNT; s++) {
         feed_hold(c->feed, (enum service)s, true);
         c->held[s] = true;
+        if (c->services[s] != NULL) {
+            service_drain(c->services[s], true);
+        }
     }
     c->was_idle = false;
     log_event(LOG_INFO, "drain", "begin=true");

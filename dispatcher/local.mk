@@ -26,7 +26,13 @@ libdispatcher_a_SOURCES = \
 	%D%/queue.c %D%/queue.h \
 	%D%/service.c %D%/service.h \
 	%D%/simulate_run.c %D%/simulate_run.h \
+	%D%/sms.c \
+	%D%/sms_notifier.c %D%/sms_notifier.h \
+	%D%/sms_record.c %D%/sms_record.h \
+	%D%/sms_status.c \
 	%D%/sluicectl_print.c %D%/sluicectl_print.h \
+	%D%/sms_status_store.c \
+	%D%/sms_store.c \
 	%D%/store_pg.c %D%/store_pg.h \
 	%D%/store_retire.c %D%/store_retire.h \
 	%D%/transfers.c %D%/transfers.h \

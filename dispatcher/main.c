@@ -23,6 +23,7 @@
 #include "dispatcher/migrate.h"
 #include "dispatcher/queue.h"
 #include "dispatcher/service.h"
+#include "dispatcher/sms_notifier.h"
 #include "dispatcher/store_pg.h"
 #include "dispatcher/work.h"
 #include "dispatcher/writer.h"
@@ -40,6 +41,8 @@
 static const struct service_ops *const services[SERVICE_COUNT] = {
     [SERVICE_CALLBACK] = &callback_service,
     [SERVICE_CALL] = &call_service,
+    [SERVICE_SMS] = &sms_service,
+    [SERVICE_SMS_STATUS] = &sms_status_service,
 };
 
 struct flags {
@@ -60,6 +63,7 @@ struct sluiced {
     struct queue *inboxes[SERVICE_COUNT];
     struct service_thread *services[SERVICE_COUNT];
     struct housekeeper *housekeeper;
+    struct sms_notifier *sms_notifier;
     struct feed *feed;
     struct control *control;
 };
@@ -209,6 +213,18 @@ stop_housekeeper(struct sluiced *s)
 }
 
 static enum rc
+start_sms_notifier(struct sluiced *s)
+{
+    return sms_notifier_start(&s->sms_notifier, &s->conf, s->metrics);
+}
+
+static void
+stop_sms_notifier(struct sluiced *s)
+{
+    sms_notifier_stop(&s->sms_notifier);
+}
+
+static enum rc
 start_feed(struct sluiced *s)
 {
     struct feed_options options = {
@@ -261,6 +277,7 @@ static const struct part {
     {"store", start_store, stop_store},
     {"housekeeper", start_housekeeper, stop_housekeeper},
     {"services", start_services, stop_services},
+    {"sms_notifier", start_sms_notifier, stop_sms_notifier},
     {"feed", start_feed, stop_feed},
     {"control", start_control, stop_control},
 };
@@ -305,6 +322,17 @@ log_lines(const char *event, const char *lines)
         log_event(LOG_ERROR, event, "error=%s",
                   log_quote(line, quoted, sizeof quoted));
         lines += bytes + (lines[bytes] == '\n' ? 1 : 0);
+    }
+}
+
+/* Whoever reaches the route could then say that a message was delivered. */
+static void
+warn_unsigned(const struct conf *conf)
+{
+    if (conf->sms.webhook_secrets[0] == '\0') {
+        log_event(LOG_WARN, "sms_updates_unsigned",
+                  "hint=\"POST /sms/status-updates takes anybody's word: set "
+                  "sms.webhook_secrets\"");
     }
 }
 
@@ -358,12 +386,15 @@ reload(struct sluiced *s)
         s->conf.log = fresh->log;
         s->conf.callback = fresh->callback;
         s->conf.call = fresh->call;
+        s->conf.sms = fresh->sms;
         log_set_level(fresh->log.level);
         raise_descriptors(fresh);
         for (unsigned i = 0; i < SERVICE_COUNT; i++) {
             service_configure(s->services[i], fresh);
         }
         store_pg_configure(s->store, fresh);
+        sms_notifier_configure(s->sms_notifier, fresh);
+        warn_unsigned(fresh);
         log_event(LOG_INFO, "reloaded", "file=%s restart_needed_for=\"%s\"",
                   fresh->file, restart ? text_cstr(&which) : "");
     }
@@ -460,6 +491,7 @@ run(struct sluiced *s)
 
     (void)mallopt(M_ARENA_MAX, 2); /* one a thread would cost memory only */
     raise_descriptors(&s->conf);
+    warn_unsigned(&s->conf);
     s->signal_fd = block_signals();
     good = s->signal_fd >= 0 && start_parts(s);
     if (good) {

@@ -51,6 +51,22 @@ enum metric { /* C counter, G gauge, H histogram of ms */
               METRIC_CALL_GUARD_US,       /* G: what the limiter has learned */
               METRIC_CALL_PHASE,          /* G: enum limiter_phase */
               METRIC_CALL_MS,             /* H: a request to the provider */
+              METRIC_SMS_REQUESTS_TOTAL,  /* C: requests to the provider */
+              METRIC_SMS_FAILURES_TOTAL,  /* C: of those, failed attempts */
+              METRIC_SMS_BATCHES_SENT_TOTAL,   /* C: that it took */
+              METRIC_SMS_BATCHES_FAILED_TOTAL, /* C: given up, split, refused */
+              METRIC_SMS_MESSAGES_SENT_TOTAL,  /* C: in those that it took */
+              METRIC_SMS_IN_FLIGHT,            /* G: requests to it under way */
+              METRIC_SMS_WAITING,              /* G: messages in no batch yet */
+              METRIC_SMS_NOTICES_SENT_TOTAL, /* C: states told to the client */
+              METRIC_SMS_NOTICES_DEAD_TOTAL, /* C: that it would not take */
+              METRIC_SMS_BATCH_MS, /* H: first request of a batch to its end */
+              METRIC_SMS_UPDATES_APPLIED_TOTAL,  /* C: status updates of
+                                                    messages */
+              METRIC_SMS_UPDATES_REPEATED_TOTAL, /* C: told before, no news */
+              METRIC_SMS_UPDATES_PARKED_TOTAL,   /* C: before their message */
+              METRIC_SMS_UPDATE_ERRORS_TOTAL,    /* C: could not be done */
+              METRIC_SMS_UPDATES_EARLY, /* G: parked now, of all dispatchers */
               METRIC_COUNT
 };
 

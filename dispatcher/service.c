@@ -28,6 +28,7 @@
 enum order_kind {
     ORDER_PAUSE,
     ORDER_RESUME,
+    ORDER_DRAIN,
     ORDER_CONFIGURE,
     ORDER_REPORT,
     ORDER_STOP,
@@ -39,6 +40,7 @@ struct order {
     const struct conf *conf; /* ORDER_CONFIGURE */
     struct text *out;        /* ORDER_REPORT */
     int64_t timeout_ms;      /* ORDER_STOP */
+    bool draining;           /* ORDER_DRAIN */
 };
 
 struct service_thread {
@@ -71,6 +73,11 @@ carry_out(struct service_thread *t, const struct order *order, struct now now)
         break;
     case ORDER_RESUME:
         atomic_store(&t->paused, false);
+        break;
+    case ORDER_DRAIN:
+        if (t->ops->drain != NULL) {
+            t->ops->drain(t->self, order->draining);
+        }
         break;
     case ORDER_CONFIGURE:
         t->ops->configure(t->self, order->conf);
@@ -213,6 +220,13 @@ void
 service_pause(struct service_thread *t, bool paused)
 {
     struct order order = {.kind = paused ? ORDER_PAUSE : ORDER_RESUME};
+    give_order(t, &order);
+}
+
+void
+service_drain(struct service_thread *t, bool draining)
+{
+    struct order order = {.kind = ORDER_DRAIN, .draining = draining};
     give_order(t, &order);
 }
 

@@ -31,8 +31,8 @@ struct service_context {
     const struct conf *conf; /* valid during new() and configure() only */
     struct writer *writer;
     struct metrics *metrics;
-    struct journal *journal; /* JOURNAL_READER of this thread, to load
-                                recorded attempts in new() */
+    struct journal *journal; /* JOURNAL_READER of this thread, which outlives
+                                the service */
     int64_t boot_us;         /* CLOCK_BOOTTIME now, for new() */
     struct queue *replies;   /* the service's own: reply_to of its writes */
     /* Tell the store that an outcome is on disk; call with store. */
@@ -40,7 +40,8 @@ struct service_context {
     struct store_pg *store;
 };
 
-/* Designated initialisers; every member must be set (checked at start). */
+/* Designated initialisers; every member but drain must be set (checked at
+ * start). */
 struct service_ops {
     enum service service;
     enum rc (*new)(void **out, const struct service_context *context);
@@ -58,6 +59,9 @@ struct service_ops {
     int64_t (*tick)(void *self, struct now now, bool paused);
     /* Nothing in flight and nothing unsubmitted (for drain and stop). */
     bool (*idle)(const void *self);
+    /* Hold nothing back for company until it is false again. NULL: the service
+     * never does. */
+    void (*drain)(void *self, bool draining);
     /* New values of the keys that may change while running. */
     void (*configure)(void *self, const struct conf *conf);
     /* Append JSON members of its state: "in_flight":3,"waiting":0 (no braces)*/
@@ -74,6 +78,7 @@ enum rc service_start(struct service_thread **out,
 
 /* Orders; each returns when the thread has taken it. Main and control. */
 void service_pause(struct service_thread *t, bool paused);
+void service_drain(struct service_thread *t, bool draining);
 bool service_is_paused(struct service_thread *t);
 void service_configure(struct service_thread *t, const struct conf *conf);
 void service_report(struct service_thread *t, struct text *out);
@@ -82,7 +87,9 @@ void service_report(struct service_thread *t, struct text *out);
  * What was not finished is in the journal. */
 void service_stop(struct service_thread **t, int64_t timeout_ms);
 
-extern const struct service_ops callback_service; /* dispatcher/callback.c */
-extern const struct service_ops call_service;     /* dispatcher/call.c */
+extern const struct service_ops callback_service;   /* dispatcher/callback.c */
+extern const struct service_ops call_service;       /* dispatcher/call.c */
+extern const struct service_ops sms_service;        /* dispatcher/sms.c */
+extern const struct service_ops sms_status_service; /* sms_status.c */
 
 #endif

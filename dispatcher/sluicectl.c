@@ -107,7 +107,7 @@ own_dead(const struct context *c, struct journal *journal, struct text *out)
     enum service service;
     int64_t after = c->argc > 1 ? strtoll(c->argv[1], NULL, 10) : 0;
     int64_t limit = c->argc > 2 ? strtoll(c->argv[2], NULL, 10) : DEAD_LIMIT;
-    enum rc rc = service_argument(c, 0, SERVICE_CALLBACK, &service);
+    enum rc rc = service_argument(c, 0, SERVICE_COUNT, &service);
 
     return rc != RC_OK ? rc
                        : report_dead(journal, service, after,

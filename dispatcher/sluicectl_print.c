@@ -397,6 +397,30 @@ print_items(const struct ctl_document *d, uint32_t items, size_t max, FILE *to)
     }
 }
 
+/* "next" is a number, that of the one service listed; or of each that has more,
+ * by its name. */
+static void
+print_more(const struct ctl_document *d, const char *service, FILE *to)
+{
+    uint32_t next = json_member(&d->json, 0, "next");
+    char name[VALUE_BYTES];
+    char seq[VALUE_BYTES];
+    size_t bytes;
+
+    if (next != 0 && d->tokens[next].type == JSON_OBJECT) {
+        for (uint32_t key = first_in(next); is_in(d, next, key);
+             key = next_in(d, key + 1)) {
+            if (json_string(&d->json, key, name, sizeof(name), &bytes) ==
+                RC_OK) {
+                (void)fprintf(to, "more: sluicectl dead list %s %s\n", name,
+                              get(d, next, name, seq));
+            }
+        }
+    } else if (get(d, 0, "next", seq)[0] != '\0') {
+        (void)fprintf(to, "more: sluicectl dead list %s %s\n", service, seq);
+    }
+}
+
 int
 ctl_print_dead(const struct ctl_document *d, int64_t node_id, FILE *to)
 {
@@ -419,9 +443,7 @@ ctl_print_dead(const struct ctl_document *d, int64_t node_id, FILE *to)
                       get(d, at, "reason", reason));
         print_items(d, json_member(&d->json, at, "items"), ITEMS_SHOWN, to);
     }
-    if (get(d, 0, "next", when)[0] != '\0') {
-        (void)fprintf(to, "more: sluicectl dead list %s %s\n", service, when);
-    }
+    print_more(d, service, to);
     return 0;
 }
 
@@ -478,6 +500,11 @@ ctl_print_explain(const struct ctl_document *d, int64_t node_id, FILE *to)
         {"outcome", "outcome"},
         {"died", "dead_at"},
         {"reason", "reason"},
+        {"batch", "batch"},
+        {"its size", "batch_size"},
+        {"place in it", "batch_place"},
+        {"failed tries", "failed_attempts"},
+        {"last error", "last_error"},
     };
     char state[VALUE_BYTES];
 

@@ -85,6 +85,8 @@ struct store_pg {
 static const struct store_persister *const persisters[SERVICE_COUNT] = {
     [SERVICE_CALLBACK] = &callback_persister,
     [SERVICE_CALL] = &call_persister,
+    [SERVICE_SMS] = &sms_persister,
+    [SERVICE_SMS_STATUS] = &sms_status_persister,
 };
 
 /* ---- the database up and down ---------------------------------------------

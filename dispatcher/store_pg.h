@@ -46,8 +46,11 @@ struct store_persister {
     void (*free)(void **self);
 };
 
-extern const struct store_persister callback_persister; /* callback_store.c */
-extern const struct store_persister call_persister;     /* call_store.c */
+extern const struct store_persister callback_persister;   /* callback_store.c */
+extern const struct store_persister call_persister;       /* call_store.c */
+extern const struct store_persister sms_persister;        /* sms_store.c */
+extern const struct store_persister sms_status_persister; /* sms_status_store.c
+                                                           */
 
 /* Start the thread. On the first connection it applies migrations and claims
  * node.id (table nodes) for this journal; a newer schema or a node clash is

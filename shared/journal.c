@@ -89,6 +89,22 @@ static const char schema_2[] =
     "CREATE TABLE note(name TEXT PRIMARY KEY, value TEXT NOT NULL)"
     " WITHOUT ROWID;";
 
+/* What version 3 adds. A member is named by its id, which a retry keeps. */
+static const char schema_3[] =
+    "CREATE TABLE batch("
+    " id BLOB PRIMARY KEY,"
+    " size INTEGER NOT NULL,"     /* members when it was made */
+    " attempts INTEGER NOT NULL," /* requests that failed, of all rounds */
+    " failures INTEGER NOT NULL," /* ... since it was made, or retried */
+    " started INTEGER NOT NULL,"
+    " error TEXT NOT NULL,"
+    " body BLOB) WITHOUT ROWID;" /* of a dead one: the request, unchanged */
+    "CREATE TABLE batch_member("
+    " message BLOB PRIMARY KEY,"
+    " batch BLOB NOT NULL,"
+    " place INTEGER NOT NULL) WITHOUT ROWID;"
+    "CREATE INDEX batch_member_batch ON batch_member(batch, place);";
+
 /* Once a service. AUTOINCREMENT: a plain rowid starts at 1 again when the
  * queue has been empty. */
 static const char schema_service[] =
@@ -101,6 +117,12 @@ static const char schema_service[] =
     "CREATE INDEX queue_%s_outcome ON queue_%s(outcome)"
     " WHERE outcome IS NOT NULL;"
     "INSERT INTO counter(service) VALUES('%s');";
+
+/* Of a batch b; the last: its members that wait in the queue. */
+#define BATCH_COLUMNS                                                          \
+    "b.id, b.size, b.attempts, b.failures, b.started, b.error,"                \
+    " (SELECT count(*) FROM batch_member o JOIN queue_%s q"                    \
+    "  ON q.id = o.message WHERE o.batch = b.id AND q.outcome IS NULL)"
 
 /* Every statement, with the service's name for each %s. ?1 is the service's
  * name wherever a table has the services in one. */
@@ -171,6 +193,8 @@ static const char *const statements[SQL_STATEMENTS] = {
                       " (SELECT count(*) FROM dead_item i"
                       "  WHERE i.service = d.service AND i.seq = d.seq)"
                       " FROM dead d WHERE id = ?1",
+    [SQL_DEAD_LOCATE] = "SELECT service, seq, id, received, died, reason, 0"
+                        " FROM dead WHERE id = ?1 AND service = ?2",
     [SQL_DEAD_EACH] = "SELECT service, seq, id, received, died, reason,"
                       " (SELECT count(*) FROM dead_item i"
                       "  WHERE i.service = d.service AND i.seq = d.seq)"
@@ -247,6 +271,33 @@ static const char *const statements[SQL_STATEMENTS] = {
     [SQL_NOTE_GET] = "SELECT value FROM note WHERE name = ?1",
     [SQL_NOTE_PUT] = "INSERT INTO note(name, value) VALUES(?1, ?2)"
                      " ON CONFLICT(name) DO UPDATE SET value = excluded.value",
+    [SQL_BATCH_COUNT] = "SELECT count(*) FROM batch",
+    [SQL_BATCH_OF] = "SELECT " BATCH_COLUMNS ", m.place"
+                     " FROM batch_member m JOIN batch b ON b.id = m.batch"
+                     " WHERE m.message = ?1",
+    [SQL_BATCH_FIND] = "SELECT " BATCH_COLUMNS ", 0 FROM batch b"
+                       " WHERE b.id = ?1",
+    [SQL_BATCH_BODY] = "SELECT body FROM batch WHERE id = ?1",
+    [SQL_BATCH_PUT] =
+        "INSERT INTO batch(id, size, attempts, failures, started, error)"
+        " VALUES(?1, ?2, ?3, ?4, ?5, ?6)",
+    [SQL_BATCH_NOTE] =
+        "UPDATE batch SET size = ?2, attempts = ?3, failures = ?4,"
+        " started = ?5, error = ?6, body = coalesce(?7, body) WHERE id = ?1",
+    [SQL_BATCH_DELETE] = "DELETE FROM batch WHERE id = ?1",
+    [SQL_BATCH_DELETE_EMPTY] = "DELETE FROM batch WHERE id = ?1 AND NOT EXISTS"
+                               " (SELECT 1 FROM batch_member WHERE batch = ?1)",
+    [SQL_MEMBER_PUT] =
+        "INSERT INTO batch_member(message, batch, place) VALUES(?1, ?2, ?3)",
+    [SQL_MEMBER_DELETE] = "DELETE FROM batch_member WHERE message = ?1"
+                          " RETURNING batch",
+    [SQL_MEMBERS_DELETE] = "DELETE FROM batch_member WHERE batch = ?1",
+    /* Itself, or all of its batch. */
+    [SQL_DEAD_TOGETHER] =
+        "SELECT d.seq FROM batch_member m"
+        " JOIN batch_member o ON o.batch = m.batch"
+        " JOIN dead d ON d.id = o.message AND d.service = '%s'"
+        " WHERE m.message = ?1 ORDER BY o.place",
     [SQL_IDENTITY] = "SELECT value FROM meta WHERE name = 'uuid'",
 };
 
@@ -461,6 +512,29 @@ schema_identity_create(sqlite3 *db)
     return code == SQLITE_DONE ? SQLITE_OK : code;
 }
 
+/* What each version added, from 1. */
+static const struct {
+    const char *tables;
+    enum service services[2];
+    unsigned service_count;
+} versions[JOURNAL_SCHEMA] = {
+    {schema, {SERVICE_CALLBACK}, 1},
+    {schema_2, {SERVICE_CALL}, 1},
+    {schema_3, {SERVICE_SMS, SERVICE_SMS_STATUS}, 2},
+};
+
+static int
+schema_add(sqlite3 *db, unsigned version)
+{
+    int code = sqlite3_exec(db, versions[version - 1].tables, NULL, NULL, NULL);
+
+    for (unsigned i = 0;
+         code == SQLITE_OK && i < versions[version - 1].service_count; i++) {
+        code = schema_service_create(db, versions[version - 1].services[i]);
+    }
+    return code;
+}
+
 /* Bring the schema from version from (0: nothing is there) to ours. Under the
  * lock, so that of several processes that start at once one does it; in one
  * transaction, so that a kill leaves all or nothing. */
@@ -470,20 +544,12 @@ schema_raise(sqlite3 *db, int64_t from)
     char version[96];
     int code = sqlite3_exec(db, "BEGIN IMMEDIATE", NULL, NULL, NULL);
 
-    if (code == SQLITE_OK && from < 1) {
-        code = sqlite3_exec(db, schema, NULL, NULL, NULL);
-    }
-    if (code == SQLITE_OK && from < 1) {
-        code = schema_service_create(db, SERVICE_CALLBACK);
+    for (unsigned v = (unsigned)from + 1;
+         code == SQLITE_OK && v <= JOURNAL_SCHEMA; v++) {
+        code = schema_add(db, v);
     }
     if (code == SQLITE_OK && from < 1) {
         code = schema_identity_create(db);
-    }
-    if (code == SQLITE_OK && from < 2) {
-        code = sqlite3_exec(db, schema_2, NULL, NULL, NULL);
-    }
-    if (code == SQLITE_OK && from < 2) {
-        code = schema_service_create(db, SERVICE_CALL);
     }
     if (code == SQLITE_OK) {
         (void)snprintf(version, sizeof version,

@@ -7,7 +7,8 @@
  *   dead, dead_item  requests that ended without their result, with reasons
  *   attempt          how often a piece of work was tried
  *   progress         how far a request has come, of services that tell
- *   slot             of the call limiter, and in meta what it has learned
+ *   slot             of the call limiter, and in note what it has learned
+ *   batch            messages that go upstream as one request (journal_batch.h)
  *   seen             idempotency keys with their verdicts
  *   counter          accepted, final, dead, bytes: changed in the transaction
  *                    that changes what they count
@@ -201,6 +202,12 @@ struct journal_entry {
 enum rc journal_find(struct journal *j, const struct uuid *id,
                      struct journal_entry *out) MUST_CHECK;
 
+/* The same for one service without what takes time: ahead, items and progress
+ * are 0. */
+enum rc journal_locate(struct journal *j, enum service service,
+                       const struct uuid *id,
+                       struct journal_entry *out) MUST_CHECK;
+
 /* Progress of a request in the queue. RC_OK also when none was recorded. */
 enum rc journal_progress_get(struct journal *j, enum service service,
                              int64_t seq,
@@ -347,9 +354,11 @@ enum rc journal_retire_each(struct journal *j, enum service service,
                             int64_t *retired) MUST_CHECK;
 
 /* Put a dead letter back into its queue under a new seq (same id, received =
- * now) / give it up for good (counts as final). RC_AGAIN: no such one. */
+ * now) / give it up for good (counts as final). RC_AGAIN: no such one. Those
+ * of one batch (journal_batch.h) go back together: *retried (may be NULL) is
+ * how many. */
 enum rc journal_dead_retry(struct journal *j, const struct uuid *id,
-                           int64_t now_unix_ms) MUST_CHECK;
+                           int64_t now_unix_ms, int64_t *retried) MUST_CHECK;
 enum rc journal_dead_drop(struct journal *j, const struct uuid *id) MUST_CHECK;
 
 /* ---- housekeeping: the dispatcher ---------------------------------------- */

@@ -8,7 +8,7 @@
 
 #include "shared/journal.h"
 
-#define JOURNAL_SCHEMA 2
+#define JOURNAL_SCHEMA 3
 #define JOURNAL_APPLICATION_ID 0x534c4a31 /* "SLJ1" */
 
 /* Only recovery and the last close exclude others without flock; both are
@@ -60,6 +60,7 @@ enum journal_sql {
     SQL_DEAD_ADD,
     SQL_DEAD_ITEM_ADD,
     SQL_DEAD_FIND,
+    SQL_DEAD_LOCATE,
     SQL_DEAD_EACH,
     SQL_DEAD_ITEMS,
     SQL_DEAD_SIZE,
@@ -83,6 +84,18 @@ enum journal_sql {
     SQL_SLOT_PUT,
     SQL_NOTE_GET,
     SQL_NOTE_PUT,
+    SQL_BATCH_COUNT,
+    SQL_BATCH_OF,
+    SQL_BATCH_FIND,
+    SQL_BATCH_BODY,
+    SQL_BATCH_PUT,
+    SQL_BATCH_NOTE,
+    SQL_BATCH_DELETE,
+    SQL_BATCH_DELETE_EMPTY,
+    SQL_MEMBER_PUT,
+    SQL_MEMBER_DELETE,
+    SQL_MEMBERS_DELETE,
+    SQL_DEAD_TOGETHER,
     SQL_IDENTITY,
     SQL_STATEMENTS /* how many there are */
 };
@@ -190,8 +203,26 @@ void journal_unlock(struct journal *j);
 /* Open path, made with mode 0660 whatever the umask. The descriptor or -1. */
 int journal_create(const char *path, int flags);
 
+/* ---- journal_batch.c ------------------------------------------------------
+ */
+
+/* The dead letters that are retried with message id, as they are of one batch,
+ * in its order: at most max. *count = 0: it is in none. */
+enum rc journal_batch_dead(struct journal *j, const struct uuid *id,
+                           int64_t *seqs, size_t max, size_t *count) MUST_CHECK;
+
+/* Dissolve the batch that a message is in, if it is in one. */
+enum rc journal_batch_dissolve(struct journal *j,
+                               const struct uuid *message) MUST_CHECK;
+
 /* ---- journal_work.c -------------------------------------------------------
  */
+
+/* Put the dead letter seq of a service back into its queue; *requeued = its new
+ * seq. RC_AGAIN: none, or its id is in the queue as well. */
+enum rc journal_dead_requeue(struct journal *j, enum service service,
+                             int64_t seq, int64_t now_unix_ms,
+                             int64_t *requeued) MUST_CHECK;
 
 /* The passes of journal_checkpoint; the connection is open and unlocked.
  * wal_frames = 0 when the next commit will reuse the WAL from its start. */

@@ -262,11 +262,10 @@ dead_read(sqlite3_stmt *s, struct journal_entry *out)
 
 /* SQLITE_ROW: found; SQLITE_DONE: not; else an error. */
 static int
-find_queued(struct journal *j, enum service service, const struct uuid *id,
-            struct journal_entry *out)
+locate_queued(struct journal *j, enum service service, const struct uuid *id,
+              struct journal_entry *out)
 {
     sqlite3_stmt *find = journal_sql(j, SQL_QUEUE_FIND, service);
-    sqlite3_stmt *ahead = journal_sql(j, SQL_QUEUE_AHEAD, service);
     int code;
 
     journal_bind_blob(find, 1, id->bytes, UUID_BYTES);
@@ -277,6 +276,20 @@ find_queued(struct journal *j, enum service service, const struct uuid *id,
         out->received_unix_ms = sqlite3_column_int64(find, 1);
         out->outcome_no = sqlite3_column_int64(find, 2);
         out->place = out->outcome_no > 0 ? JOURNAL_PERSISTING : JOURNAL_PENDING;
+    }
+    (void)sqlite3_reset(find);
+    return code;
+}
+
+/* The same, and its place in the queue and its progress. */
+static int
+find_queued(struct journal *j, enum service service, const struct uuid *id,
+            struct journal_entry *out)
+{
+    sqlite3_stmt *ahead = journal_sql(j, SQL_QUEUE_AHEAD, service);
+    int code = locate_queued(j, service, id, out);
+
+    if (code == SQLITE_ROW) {
         (void)sqlite3_bind_int64(ahead, 1, out->seq);
         code = sqlite3_step(ahead);
         if (code == SQLITE_ROW) {
@@ -289,7 +302,6 @@ find_queued(struct journal *j, enum service service, const struct uuid *id,
 
         code = read == SQLITE_DONE ? SQLITE_ROW : read;
     }
-    (void)sqlite3_reset(find);
     return code;
 }
 
@@ -351,6 +363,50 @@ journal_find(struct journal *j, const struct uuid *id,
     }
     if (code == SQLITE_DONE) {
         code = find_dead(j, id, out);
+    }
+    if (code != SQLITE_ROW && code != SQLITE_DONE) {
+        return journal_failed(j, code);
+    }
+    rc = snapshot_end(j, began);
+    return rc == RC_OK && code == SQLITE_DONE ? RC_AGAIN : rc;
+}
+
+/* The id's dead letter of this service, without its items. */
+static int
+locate_dead(struct journal *j, enum service service, const struct uuid *id,
+            struct journal_entry *out)
+{
+    sqlite3_stmt *locate = journal_sql(j, SQL_DEAD_LOCATE, service);
+    int code;
+
+    journal_bind_blob(locate, 1, id->bytes, UUID_BYTES);
+    journal_bind_text(locate, 2, service_name(service));
+    code = sqlite3_step(locate);
+    if (code == SQLITE_ROW) {
+        (void)dead_read(locate, out);
+    }
+    (void)sqlite3_reset(locate);
+    return code;
+}
+
+enum rc
+journal_locate(struct journal *j, enum service service, const struct uuid *id,
+               struct journal_entry *out)
+{
+    bool began = false;
+    int code;
+    enum rc rc = journal_ready(j);
+
+    *out = (struct journal_entry){.id = *id, .service = service};
+    if (rc != RC_OK) {
+        return rc;
+    }
+    code = snapshot_begin(j, &began);
+    if (code == SQLITE_DONE) {
+        code = locate_queued(j, service, id, out);
+    }
+    if (code == SQLITE_DONE) {
+        code = locate_dead(j, service, id, out);
     }
     if (code != SQLITE_ROW && code != SQLITE_DONE) {
         return journal_failed(j, code);

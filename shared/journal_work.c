@@ -1,6 +1,7 @@
 /* Recording: the dispatcher's one writer and its housekeeping. What changes a
  * queue changes its counters in the same transaction, by the rows that really
  * changed, so that a repeat after a crash counts nothing twice. */
+#include "shared/journal_batch.h"
 #include "shared/journal_impl.h"
 
 #include <stdio.h>
@@ -517,36 +518,26 @@ newest_received(struct journal *j, enum service service, int64_t *received)
 }
 
 enum rc
-journal_dead_retry(struct journal *j, const struct uuid *id,
-                   int64_t now_unix_ms)
+journal_dead_requeue(struct journal *j, enum service service, int64_t seq,
+                     int64_t now_unix_ms, int64_t *requeued)
 {
-    enum service service = SERVICE_CALLBACK;
-    sqlite3_stmt *requeue;
-    sqlite3_stmt *size;
-    int64_t seq = 0;
+    sqlite3_stmt *requeue = journal_sql(j, SQL_DEAD_REQUEUE, service);
+    sqlite3_stmt *size = journal_sql(j, SQL_DEAD_SIZE, service);
     int64_t received = 0;
     int64_t body_bytes = 0;
-    enum rc rc;
+    enum rc rc = newest_received(j, service, &received);
 
-    if (!j->writing) {
-        return RC_IO;
-    }
-    rc = dead_find(j, id, &service, &seq);
-    if (rc == RC_OK) {
-        rc = newest_received(j, service, &received);
-    }
+    *requeued = 0;
     if (rc != RC_OK) {
         return rc;
     }
     received = now_unix_ms > received ? now_unix_ms : received;
-    requeue = journal_sql(j, SQL_DEAD_REQUEUE, service);
     journal_bind_text(requeue, 1, service_name(service));
     (void)sqlite3_bind_int64(requeue, 2, seq);
     (void)sqlite3_bind_int64(requeue, 3, received);
-    rc = journal_change(
-        j, requeue); /* RC_AGAIN: this id is in the queue as well */
+    rc = journal_change(j, requeue);
     if (rc == RC_OK) {
-        size = journal_sql(j, SQL_DEAD_SIZE, service);
+        *requeued = sqlite3_last_insert_rowid(j->db);
         journal_bind_text(size, 1, service_name(service));
         (void)sqlite3_bind_int64(size, 2, seq);
         rc = ask_int(j, size, &body_bytes);
@@ -557,6 +548,36 @@ journal_dead_retry(struct journal *j, const struct uuid *id,
     if (rc == RC_OK) {
         j->delta[service].received_unix_ms = received;
         j->delta[service].bytes += body_bytes + JOURNAL_ROW_COST;
+    }
+    return rc;
+}
+
+enum rc
+journal_dead_retry(struct journal *j, const struct uuid *id,
+                   int64_t now_unix_ms, int64_t *retried)
+{
+    enum service service = SERVICE_CALLBACK;
+    int64_t seqs[JOURNAL_BATCH_MAX];
+    size_t count = 0;
+    int64_t requeued = 0;
+    enum rc rc;
+
+    if (retried != NULL) {
+        *retried = 0;
+    }
+    if (!j->writing) {
+        return RC_IO;
+    }
+    rc = dead_find(j, id, &service, &seqs[0]);
+    if (rc == RC_OK && service == SERVICE_SMS) {
+        rc = journal_batch_dead(j, id, seqs, JOURNAL_BATCH_MAX, &count);
+    }
+    count = count > 0 ? count : 1; /* in no batch: itself */
+    for (size_t i = 0; rc == RC_OK && i < count; i++) {
+        rc = journal_dead_requeue(j, service, seqs[i], now_unix_ms, &requeued);
+    }
+    if (retried != NULL && rc == RC_OK) {
+        *retried = (int64_t)count;
     }
     return rc;
 }
@@ -577,6 +598,9 @@ journal_dead_drop(struct journal *j, const struct uuid *id)
     }
     if (rc == RC_OK) {
         j->delta[service].final++;
+    }
+    if (rc == RC_OK && service == SERVICE_SMS) {
+        rc = journal_batch_dissolve(j, id);
     }
     return rc;
 }

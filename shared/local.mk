@@ -12,6 +12,7 @@ libshared_a_SOURCES = \
 	%D%/hash.c %D%/hash.h \
 	%D%/journal.c %D%/journal.h \
 	%D%/journal_accept.c \
+	%D%/journal_batch.c %D%/journal_batch.h \
 	%D%/journal_impl.h \
 	%D%/journal_lock.c \
 	%D%/journal_progress.c \
@@ -27,6 +28,7 @@ libshared_a_SOURCES = \
 	%D%/services.c %D%/services.h \
 	%D%/signature.c %D%/signature.h \
 	%D%/sms_batch.c %D%/sms_batch.h \
+	%D%/sms_lookup.c %D%/sms_lookup.h \
 	%D%/sms_msg.c %D%/sms_msg.h \
 	%D%/sms_state.c %D%/sms_state.h \
 	%D%/sms_text.c %D%/sms_text.h \

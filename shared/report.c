@@ -11,6 +11,7 @@
 #include <cJSON.h>
 
 #include "shared/clock.h"
+#include "shared/journal_batch.h"
 
 #define ROWS_MAX 1000
 #define PAGE_BYTES ((size_t)4 << 20)
@@ -382,13 +383,59 @@ add_dead(struct document *d, struct journal *j, cJSON *array,
     return add_items(d, j, object, entry);
 }
 
+/* Those of one service with seq > after, at most limit. *next = the last one's
+ * seq when there are more, else 0. */
+static enum rc
+add_dead_of(struct document *d, struct journal *j, enum service service,
+            int64_t after, struct entries *entries, int64_t *next)
+{
+    cJSON *array = cJSON_GetObjectItem(d->root, "dead");
+    size_t limit = entries->capacity - 1;
+    enum rc rc;
+
+    *next = 0;
+    entries->count = 0;
+    rc = journal_dead_each(j, service, after, entries->capacity, keep_entry,
+                           entries);
+    for (size_t i = 0; i < entries->count && i < limit && rc == RC_OK; i++) {
+        rc = add_dead(d, j, array, &entries->list[i]);
+    }
+    if (entries->count > limit) {
+        *next = entries->list[limit - 1].seq;
+    }
+    return rc;
+}
+
+/* The dead letters of all services, each from its first one. */
+static enum rc
+add_dead_of_all(struct document *d, struct journal *j, struct entries *entries)
+{
+    cJSON *more = NULL;
+    int64_t next = 0;
+    enum rc rc = RC_OK;
+
+    for (unsigned s = 0; s < SERVICE_COUNT && rc == RC_OK; s++) {
+        rc = add_dead_of(d, j, (enum service)s, 0, entries, &next);
+        if (next > 0 && more == NULL) {
+            more = add_object(d, d->root, "next");
+        }
+        if (next > 0) {
+            add_int(d, more, service_name((enum service)s), next);
+        }
+    }
+    if (more == NULL) {
+        check(d, cJSON_AddNullToObject(d->root, "next"));
+    }
+    return rc;
+}
+
 enum rc
 report_dead(struct journal *j, enum service service, int64_t after,
             size_t limit, struct text *out)
 {
     struct entries entries = {0};
     struct document d;
-    cJSON *array;
+    int64_t next = 0;
     enum rc rc;
 
     limit = limit < 1 ? 1 : limit > ROWS_MAX ? ROWS_MAX : limit;
@@ -398,16 +445,16 @@ report_dead(struct journal *j, enum service service, int64_t after,
         return RC_NOMEM;
     }
     start(&d);
-    array = add_array(&d, d.root, "dead");
-    rc = journal_dead_each(j, service, after, entries.capacity, keep_entry,
-                           &entries);
-    for (size_t i = 0; i < entries.count && i < limit && rc == RC_OK; i++) {
-        rc = add_dead(&d, j, array, &entries.list[i]);
-    }
-    if (entries.count > limit) {
-        add_int(&d, d.root, "next", entries.list[limit - 1].seq);
+    (void)add_array(&d, d.root, "dead");
+    if (service == SERVICE_COUNT) {
+        rc = add_dead_of_all(&d, j, &entries);
     } else {
-        check(&d, cJSON_AddNullToObject(d.root, "next"));
+        rc = add_dead_of(&d, j, service, after, &entries, &next);
+        if (next > 0) {
+            add_int(&d, d.root, "next", next);
+        } else {
+            check(&d, cJSON_AddNullToObject(d.root, "next"));
+        }
     }
     free(entries.list);
     if (rc == RC_AGAIN) {
@@ -447,6 +494,24 @@ add_place(struct document *d, struct journal *j,
     return RC_BUG;
 }
 
+/* The batch that a message is in, how often it was sent in vain, and why. */
+static enum rc
+add_batch(struct document *d, struct journal *j, const struct uuid *id)
+{
+    struct journal_batch batch;
+    int64_t place = 0;
+    enum rc rc = journal_batch_of(j, id, &batch, &place);
+
+    if (rc == RC_OK) {
+        add_uuid(d, d->root, "batch", &batch.id);
+        add_int(d, d->root, "batch_size", batch.size);
+        add_int(d, d->root, "batch_place", place + 1);
+        add_int(d, d->root, "failed_attempts", batch.attempts);
+        add_string(d, d->root, "last_error", batch.error);
+    }
+    return rc == RC_AGAIN ? RC_OK : rc;
+}
+
 enum rc
 report_explain(struct journal *j, const struct uuid *id, struct text *out)
 {
@@ -460,6 +525,9 @@ report_explain(struct journal *j, const struct uuid *id, struct text *out)
     add_time(&d, d.root, "created_at", uuid_unix_ms(id));
     if (rc == RC_OK) {
         rc = add_place(&d, j, &entry);
+        if (rc == RC_OK && entry.service == SERVICE_SMS) {
+            rc = add_batch(&d, j, id);
+        }
     } else if (rc == RC_AGAIN) {
         add_string(&d, d.root, "state", "unknown");
     }

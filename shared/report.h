@@ -33,14 +33,18 @@ enum rc report_queue(struct journal *j, enum service service, size_t limit,
 
 /* {"dead": [{"id", "service", "seq", "received_at", "dead_at", "reason",
  * "items": [{"item", "reason", "attempts"}]}], "next": seq or null}: those
- * with seq > after, at most limit (1..1000). */
+ * with seq > after, at most limit (1..1000). Of all services (SERVICE_COUNT):
+ * limit of each, after is not used, and "next" is null, or {"<service>": seq,
+ * ...} of those that have more. */
 enum rc report_dead(struct journal *j, enum service service, int64_t after,
                     size_t limit, struct text *out) MUST_CHECK;
 
 /* {"id", "node", "created_at" (both from the id), "service", "state":
  * "pending|persisting|dead", "seq", "received_at"} and of a pending one
  * "ahead", of a persisting one "outcome", of a dead one "dead_at", "reason",
- * "items". RC_AGAIN: the journal does not know it (or is not there), and out =
+ * "items"; of a message in a batch "batch", "batch_size", "batch_place" (from
+ * 1), "failed_attempts", "last_error". RC_AGAIN: the journal does not know it
+ * (or is not there), and out =
  * {"id", "node", "created_at", "state": "unknown"}. */
 enum rc report_explain(struct journal *j, const struct uuid *id,
                        struct text *out) MUST_CHECK;

@@ -6,6 +6,8 @@
 static const char *const names[SERVICE_COUNT] = {
     [SERVICE_CALLBACK] = "callback",
     [SERVICE_CALL] = "call",
+    [SERVICE_SMS] = "sms",
+    [SERVICE_SMS_STATUS] = "sms_status",
 };
 
 const char *

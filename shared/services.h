@@ -1,5 +1,5 @@
-/* The services by name. A service is a queue in the journal, a handler
- * program and a thread of the dispatcher. */
+/* The services by name. A service is a queue in the journal and a thread of
+ * the dispatcher; a handler program serves one or several. */
 #ifndef SLUICE_SHARED_SERVICES_H
 #define SLUICE_SHARED_SERVICES_H
 
@@ -8,7 +8,9 @@
 enum service {
     SERVICE_CALLBACK,
     SERVICE_CALL,
-    SERVICE_COUNT /* not a service: how many there are */
+    SERVICE_SMS,        /* messages to be sent */
+    SERVICE_SMS_STATUS, /* batches of their status updates */
+    SERVICE_COUNT       /* not a service: how many there are */
 };
 
 /* "callback". Never NULL for a member. Any thread. */

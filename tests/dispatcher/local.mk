@@ -22,6 +22,12 @@ unit_tests += \
 	%D%/test_service \
 	%D%/test_simulate_run \
 	%D%/test_sluicectl_print \
+	%D%/test_sms \
+	%D%/test_sms_notifier \
+	%D%/test_sms_record \
+	%D%/test_sms_status \
+	%D%/test_sms_status_store \
+	%D%/test_sms_store \
 	%D%/test_store_pg \
 	%D%/test_transfers \
 	%D%/test_writer
@@ -77,6 +83,24 @@ unit_tests += \
 %C%_test_service_LDFLAGS = $(AM_LDFLAGS) \
 	-Wl,--wrap=store_pg_wake \
 	-Wl,--wrap=writer_flush
+%C%_test_sms_LDFLAGS = $(AM_LDFLAGS) \
+	-Wl,--wrap=backoff_ms \
+	-Wl,--wrap=calloc \
+	-Wl,--wrap=poster_drive \
+	-Wl,--wrap=poster_fd \
+	-Wl,--wrap=poster_free \
+	-Wl,--wrap=poster_new \
+	-Wl,--wrap=poster_set \
+	-Wl,--wrap=poster_start \
+	-Wl,--wrap=writer_submit
+%C%_test_sms_record_LDFLAGS = $(AM_LDFLAGS) \
+	-Wl,--wrap=calloc \
+	-Wl,--wrap=realloc
+%C%_test_sms_status_LDFLAGS = $(AM_LDFLAGS) \
+	-Wl,--wrap=calloc \
+	-Wl,--wrap=journal_locate \
+	-Wl,--wrap=realloc \
+	-Wl,--wrap=writer_submit
 %C%_test_store_pg_LDFLAGS = $(AM_LDFLAGS) \
 	-Wl,--wrap=journal_bury \
 	-Wl,--wrap=journal_bury_outcome \

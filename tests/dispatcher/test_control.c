@@ -62,8 +62,9 @@ setup(void **state)
     (void)snprintf(endpoint, sizeof endpoint, "ipc://%s/link.sock", b->f->dir);
     feed.endpoint = endpoint;
     feed.journal = &b->f->options;
-    feed.inboxes[SERVICE_CALLBACK] = b->inbox;
-    feed.inboxes[SERVICE_CALL] = b->others;
+    for (unsigned s = 0; s < SERVICE_COUNT; s++) {
+        feed.inboxes[s] = s == SERVICE_CALLBACK ? b->inbox : b->others;
+    }
     feed.metrics = b->metrics;
     assert_int_equal(feed_start(&b->feed, &feed), RC_OK);
     control.conf = b->conf;
@@ -255,7 +256,7 @@ all_dead_letters_are_retried_in_groups(void **state)
         bury(b, work->seq);
         work_free(work);
     }
-    assert_int_equal(ask(b, "dead retry all sms"), RC_INVALID);
+    assert_int_equal(ask(b, "dead retry all fax"), RC_INVALID);
     assert_int_equal(ask(b, "dead retry all callback"), RC_OK);
     assert_string_equal(text_cstr(&b->answer), "{\"retried\":450}");
     for (size_t i = 0; i < count; i++) {
@@ -386,7 +387,7 @@ what_is_no_command_is_refused(void **state)
         {"explain", "wrong number"},
         {"explain x", "not an id"},
         {"pause", "wrong number"},
-        {"pause sms", "no service"},
+        {"pause fax", "no service"},
         {"status now", "wrong number"},
         {"a b c d e f g h i j k l m", "no command"},
         {"status a b c d e f g h i j k l m", "wrong number"},

@@ -48,15 +48,26 @@ metric(const struct bench *b, enum metric which)
     return metrics_get(b->metrics, which, SERVICE_CALLBACK);
 }
 
+/* Of another endpoint, if one is given. */
+static struct feed_options
+options_of(const struct bench *b, const char *endpoint)
+{
+    struct feed_options options = {
+        .endpoint = endpoint != NULL ? endpoint : b->endpoint,
+        .journal = &b->journal_options,
+        .metrics = b->metrics,
+    };
+
+    for (unsigned s = 0; s < SERVICE_COUNT; s++) {
+        options.inboxes[s] = s == SERVICE_CALLBACK ? b->inbox : b->others;
+    }
+    return options;
+}
+
 static void
 start_feed(struct bench *b)
 {
-    struct feed_options options = {
-        .endpoint = b->endpoint,
-        .journal = &b->journal_options,
-        .inboxes = {[SERVICE_CALLBACK] = b->inbox, [SERVICE_CALL] = b->others},
-        .metrics = b->metrics,
-    };
+    struct feed_options options = options_of(b, NULL);
 
     assert_int_equal(feed_start(&b->feed, &options), RC_OK);
 }
@@ -489,12 +500,7 @@ static void
 an_endpoint_that_cannot_be_bound_is_refused(void **state)
 {
     struct bench *b = *state;
-    struct feed_options options = {
-        .endpoint = "ipc:///nowhere/at/all.sock",
-        .journal = &b->journal_options,
-        .inboxes = {[SERVICE_CALLBACK] = b->inbox, [SERVICE_CALL] = b->others},
-        .metrics = b->metrics,
-    };
+    struct feed_options options = options_of(b, "ipc:///nowhere/at/all.sock");
 
     assert_int_equal(feed_start(&b->feed, &options), RC_IO);
     assert_null(b->feed);

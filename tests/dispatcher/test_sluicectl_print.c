@@ -129,6 +129,18 @@ dead_letters_show_their_first_items(void **state)
             "    and 1 more (sluicectl explain ID)\n"
             "more: sluicectl dead list callback 4\n"),
         0);
+    assert_int_equal(
+        assert_prints(ctl_print_dead,
+                      "{\"dead\":[{\"id\":\"i\",\"service\":\"sms\",\"seq\":4,"
+                      "\"dead_at\":\"T\",\"reason\":\"r\",\"items\":[]}],"
+                      "\"next\":{\"callback\":7,\"sms\":4}}",
+                      "i  sms  T  r\n"
+                      "more: sluicectl dead list callback 7\n"
+                      "more: sluicectl dead list sms 4\n"),
+        0);
+    assert_int_equal(assert_prints(ctl_print_dead, "{\"dead\":[],\"next\":{}}",
+                                   "no dead letters\n"),
+                     0);
     assert_int_equal(assert_prints(ctl_print_dead,
                                    "{\"dead\":[],\"next\":null}",
                                    "no dead letters\n"),
@@ -151,6 +163,26 @@ explain_prints_what_there_is(void **state)
                       "created      T0\n"
                       "received     T1\n"
                       "ahead of it  0\n"),
+        0);
+    assert_int_equal(
+        assert_prints(ctl_print_explain,
+                      "{\"id\":\"i\",\"node\":3,\"created_at\":\"T0\","
+                      "\"service\":\"sms\",\"seq\":5,\"received_at\":\"T1\","
+                      "\"state\":\"pending\",\"ahead\":0,\"batch\":\"b\","
+                      "\"batch_size\":9,\"batch_place\":2,"
+                      "\"failed_attempts\":3,\"last_error\":\"HTTP 500\"}",
+                      "id           i\n"
+                      "state        pending\n"
+                      "service      sms\n"
+                      "seq          5\n"
+                      "created      T0\n"
+                      "received     T1\n"
+                      "ahead of it  0\n"
+                      "batch        b\n"
+                      "its size     9\n"
+                      "place in it  2\n"
+                      "failed tries 3\n"
+                      "last error   HTTP 500\n"),
         0);
 }
 

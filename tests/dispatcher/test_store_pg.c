@@ -218,6 +218,21 @@ const struct store_persister callback_persister = {
     .free = persister_free,
 };
 
+/* The real one asks the database every second. */
+const struct store_persister sms_status_persister = {
+    .service = SERVICE_SMS_STATUS,
+    .decode = persister_decode,
+    .count = persister_count,
+    .item = persister_item,
+    .persist = persister_persist,
+    .name = persister_name,
+    .release = persister_release,
+    .every_second = NULL,
+    .new = persister_new,
+    .configure = persister_configure,
+    .free = persister_free,
+};
+
 /* ---- PostgreSQL
  * -------------------------------------------------------------- */
 

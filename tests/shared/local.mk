@@ -13,6 +13,7 @@ unit_tests += \
 	%D%/test_hash \
 	%D%/test_journal \
 	%D%/test_journal_accept \
+	%D%/test_journal_batch \
 	%D%/test_journal_faults \
 	%D%/test_journal_lock \
 	%D%/test_journal_progress \
@@ -27,6 +28,7 @@ unit_tests += \
 	%D%/test_services \
 	%D%/test_signature \
 	%D%/test_sms_batch \
+	%D%/test_sms_lookup \
 	%D%/test_sms_msg \
 	%D%/test_sms_state \
 	%D%/test_sms_text \
@@ -37,3 +39,5 @@ unit_tests += \
 	%D%/test_words
 %C%_test_journal_faults_LDFLAGS = $(AM_LDFLAGS) \
 	-Wl,--wrap=sqlite3_step
+%C%_test_sms_lookup_LDFLAGS = $(AM_LDFLAGS) \
+	-Wl,--wrap=journal_locate

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "shared/journal_batch.h"
 #include "tests/shared/vfs_shim.h"
 
 #define UNTIL (FIXTURE_NOW + FIXTURE_DAY)
@@ -274,7 +275,7 @@ retry_and_drop(struct fixture *f)
     enum rc rc = journal_begin(j);
 
     if (rc == RC_OK) {
-        rc = journal_dead_retry(j, &first, FIXTURE_NOW);
+        rc = journal_dead_retry(j, &first, FIXTURE_NOW, NULL);
     }
     if (rc == RC_OK) {
         rc = journal_dead_drop(j, &second);
@@ -334,6 +335,224 @@ whatever_fails_a_retry_is_all_or_nothing(void **state)
     const struct operation o = {retry_and_drop, check_retry};
 
     two_dead(f);
+    sweep(f, &o);
+}
+
+/* ---- batches ----------------------------------------------------------------
+ */
+
+static struct uuid pair[2]; /* messages that wait */
+
+static struct journal_ledger
+sms_ledger(struct fixture *f)
+{
+    struct journal_ledger ledger[SERVICE_COUNT];
+
+    assert_int_equal(journal_ledger(f->dispatcher, ledger), RC_OK);
+    assert_true(ledger[SERVICE_SMS].balanced);
+    return ledger[SERVICE_SMS];
+}
+
+static void
+two_messages(struct fixture *f)
+{
+    struct journal_request r[2] = {fixture_request(f, "+49176 a"),
+                                   fixture_request(f, "+49176 b")};
+
+    for (int i = 0; i < 2; i++) {
+        r[i].service = SERVICE_SMS;
+        pair[i] = r[i].id;
+    }
+    assert_int_equal(journal_accept(f->edge, r, 2, UNTIL), RC_OK);
+    before = sms_ledger(f);
+}
+
+static enum rc
+bury_message(struct journal *j, const struct uuid *id)
+{
+    struct journal_entry entry;
+    enum rc rc = journal_locate(j, SERVICE_SMS, id, &entry);
+
+    return rc == RC_OK ? journal_bury(j, SERVICE_SMS, entry.seq, "HTTP 500",
+                                      NULL, 0, NULL, 0, FIXTURE_NOW)
+                       : rc;
+}
+
+/* Both as a batch that is given up, and retried. */
+static enum rc
+batch_there_and_back(struct journal *j)
+{
+    struct journal_batch batch = {.id = {{7}}, .size = 2};
+    struct text body = {0};
+    int64_t retried = -1;
+    enum rc rc = journal_batch_make(j, &batch, pair, 2);
+
+    text_puts(&body, "[]");
+    if (rc == RC_OK) {
+        rc = journal_batch_note(j, &batch, &body);
+    }
+    for (int i = 0; rc == RC_OK && i < 2; i++) {
+        rc = bury_message(j, &pair[i]);
+    }
+    if (rc == RC_OK) {
+        rc = journal_dead_retry(j, &pair[1], FIXTURE_NOW, &retried);
+        assert_int_equal(retried, rc == RC_OK ? 2 : 0);
+    }
+    text_free(&body);
+    return rc;
+}
+
+/* The first is reported on while it is dead, and the second while it waits. */
+static enum rc
+both_reported(struct journal *j)
+{
+    struct journal_row row = {0};
+    struct text body = {0};
+    int64_t no = 0;
+    enum rc rc = bury_message(j, &pair[0]);
+
+    if (rc == RC_OK) {
+        rc = journal_batch_reported(j, &pair[0], FIXTURE_NOW, &row, &body);
+    }
+    if (rc == RC_OK) {
+        assert_string_equal(text_cstr(&body), "+49176 a");
+        rc = journal_outcome_add(j, SERVICE_SMS, "x", 1, &no);
+    }
+    if (rc == RC_OK) {
+        rc = journal_finish(j, SERVICE_SMS, row.seq, no);
+    }
+    if (rc == RC_OK) {
+        rc = journal_batch_reported(j, &pair[1], FIXTURE_NOW, &row, &body);
+        assert_int_not_equal(rc, RC_OK);
+        rc = rc == RC_AGAIN ? RC_OK : rc;
+    }
+    text_free(&body);
+    return rc;
+}
+
+static enum rc
+batches(struct fixture *f)
+{
+    struct journal *j = f->dispatcher;
+    enum rc rc = journal_begin(j);
+
+    if (rc == RC_OK) {
+        rc = batch_there_and_back(j);
+    }
+    if (rc == RC_OK) {
+        rc = both_reported(j);
+    }
+    if (rc == RC_OK) {
+        rc = journal_batch_leave(j, &pair[1]); /* the last: it goes, too */
+    }
+    if (rc == RC_OK) {
+        rc = bury_message(j, &pair[1]);
+    }
+    if (rc == RC_OK) {
+        rc = journal_dead_drop(j, &pair[1]);
+    }
+    if (rc == RC_OK) {
+        rc = journal_commit(j);
+    } else {
+        assert_int_equal(journal_commit(j), RC_IO);
+    }
+    journal_rollback(j);
+    return rc;
+}
+
+static void
+check_batches(struct fixture *f, bool done)
+{
+    struct journal_ledger after = sms_ledger(f);
+    int64_t count = -1;
+    int64_t retired = 0;
+
+    assert_int_equal(after.pending, done ? 1 : 2);
+    assert_int_equal(after.dead, 0);
+    assert_int_equal(after.final, before.final + (done ? 1 : 0));
+    assert_int_equal(after.outcomes, done ? 1 : 0);
+    assert_int_equal(journal_batch_count(f->dispatcher, &count), RC_OK);
+    assert_int_equal(count, 0);
+    assert_int_equal(fixture_ask(f, "SELECT count(*) FROM batch_member"), 0);
+    assert_int_equal(fixture_ask(f, "SELECT count(*) FROM progress"), 0);
+    if (done) {
+        assert_int_equal(journal_begin(f->dispatcher), RC_OK);
+        assert_int_equal(
+            journal_retire(f->dispatcher, SERVICE_SMS, 1, 99999, &retired),
+            RC_OK);
+        assert_int_equal(journal_commit(f->dispatcher), RC_OK);
+        assert_int_equal(retired, 1);
+        assert_int_equal(sms_ledger(f).queue_bytes, 0);
+        two_messages(f);
+    }
+}
+
+static void
+whatever_fails_with_batches_is_all_or_nothing(void **state)
+{
+    struct fixture *f = *state;
+    const struct operation o = {batches, check_batches};
+
+    two_messages(f);
+    sweep(f, &o);
+}
+
+static enum rc
+read_batches(struct fixture *f)
+{
+    struct journal *reader = fixture_journal(f, JOURNAL_READER);
+    struct journal_batch batch = {.size = 9};
+    struct journal_entry entry;
+    struct text body = {0};
+    struct uuid id = {{7}};
+    int64_t count = 9;
+    int64_t place = 9;
+    enum rc rc = journal_batch_count(reader, &count);
+
+    assert_int_equal(count, rc == RC_OK ? 1 : 0);
+    if (rc == RC_OK) {
+        rc = journal_batch_of(reader, &pair[1], &batch, &place);
+        assert_int_equal(batch.size, rc == RC_OK ? 2 : 0);
+        assert_int_equal(place, rc == RC_OK ? 1 : 0);
+    }
+    if (rc == RC_OK) {
+        rc = journal_batch_find(reader, &id, &batch);
+        assert_int_equal(batch.size, rc == RC_OK ? 2 : 0);
+    }
+    if (rc == RC_OK) {
+        rc = journal_batch_body(reader, &id, &body);
+        assert_int_equal(body.bytes, rc == RC_OK ? 2 : 0);
+    }
+    if (rc == RC_OK) {
+        rc = journal_locate(reader, SERVICE_SMS, &pair[0], &entry);
+    }
+    if (rc == RC_OK) { /* in no queue: among the dead */
+        rc = journal_locate(reader, SERVICE_SMS_STATUS, &pair[0], &entry);
+        assert_int_not_equal(rc, RC_OK);
+        rc = rc == RC_AGAIN ? RC_OK : rc;
+    }
+    text_free(&body);
+    journal_free(&reader);
+    return rc;
+}
+
+static void
+check_pair(struct fixture *f, bool done)
+{
+    (void)done;
+    assert_int_equal(sms_ledger(f).pending, 2);
+}
+
+static void
+whatever_fails_reading_batches_says_so(void **state)
+{
+    struct fixture *f = *state;
+    const struct operation o = {read_batches, check_pair};
+
+    two_messages(f);
+    assert_int_equal(journal_begin(f->dispatcher), RC_OK);
+    assert_int_equal(batch_there_and_back(f->dispatcher), RC_OK);
+    assert_int_equal(journal_commit(f->dispatcher), RC_OK);
     sweep(f, &o);
 }
 
@@ -509,6 +728,8 @@ main(void)
         CASE(whatever_fails_opening_the_next_use_opens),
         CASE(whatever_fails_a_group_is_all_or_nothing),
         CASE(whatever_fails_a_retry_is_all_or_nothing),
+        CASE(whatever_fails_with_batches_is_all_or_nothing),
+        CASE(whatever_fails_reading_batches_says_so),
         CASE(whatever_fails_reading_says_so),
         CASE(whatever_fails_in_a_checkpoint_nothing_is_lost),
         CASE(no_acceptance_returns_before_its_sync),

@@ -1,8 +1,11 @@
-/* How far requests have come, slots and notes; and files of version 1. */
+/* How far requests have come, slots and notes; and files of versions 1 and 2.
+ */
 #include "tests/shared/journal_fixture.h"
 
 #include <stdio.h>
 #include <string.h>
+
+#include "shared/journal_batch.h"
 
 #define STATE_BEGUN 1
 #define STATE_DONE 2
@@ -351,18 +354,47 @@ readers_read_and_without_a_file_have_nothing(void **state)
 /* ---- upgrade
  * ---------------------------------------------------------------- */
 
-/* What version 2 added is not there. */
+/* What the versions after this one added is not there. */
 static void
-make_version_1(struct fixture *f)
+make_version(struct fixture *f, int version)
 {
     journal_free(&f->edge);
     journal_free(&f->dispatcher);
-    fixture_sql(f, "DROP TABLE progress; DROP TABLE slot; DROP TABLE note;"
-                   "DROP TABLE queue_call;"
-                   "DELETE FROM counter WHERE service = 'call';"
-                   "PRAGMA user_version = 1;");
+    fixture_sql(f, "DROP TABLE batch; DROP TABLE batch_member;"
+                   "DROP TABLE queue_sms; DROP TABLE queue_sms_status;"
+                   "DELETE FROM counter WHERE service LIKE 'sms%';"
+                   "PRAGMA user_version = 2;");
+    if (version < 2) {
+        fixture_sql(f, "DROP TABLE progress; DROP TABLE slot; DROP TABLE note;"
+                       "DROP TABLE queue_call;"
+                       "DELETE FROM counter WHERE service = 'call';"
+                       "PRAGMA user_version = 1;");
+    }
     f->edge = fixture_journal(f, JOURNAL_EDGE);
     f->dispatcher = fixture_journal(f, JOURNAL_DISPATCHER);
+}
+
+/* Its tables are as if it had been made now. */
+static void
+assert_batches_work(struct fixture *f)
+{
+    struct journal_request sms = fixture_request(f, "+14155550123 a");
+    struct journal_batch batch = {.id = {{7}}, .size = 1};
+    struct journal_batch found;
+    int64_t place = 1;
+
+    sms.service = SERVICE_SMS;
+    assert_int_equal(
+        journal_accept(f->edge, &sms, 1, FIXTURE_NOW + FIXTURE_DAY), RC_OK);
+    assert_int_equal(sms.seq, 1);
+    assert_int_equal(journal_begin(f->dispatcher), RC_OK);
+    assert_int_equal(journal_batch_make(f->dispatcher, &batch, &sms.id, 1),
+                     RC_OK);
+    assert_int_equal(journal_commit(f->dispatcher), RC_OK);
+    assert_int_equal(journal_batch_of(f->dispatcher, &sms.id, &found, &place),
+                     RC_OK);
+    assert_int_equal(place, 0);
+    assert_int_equal(found.waiting, 1);
 }
 
 static void
@@ -380,9 +412,9 @@ a_file_of_version_1_is_raised_and_keeps_its_rows(void **state)
     fixture_accept_many(f, 2);
     (void)fixture_finish(f, 2, 2);
     assert_int_equal(journal_identity(f->dispatcher, &before), RC_OK);
-    make_version_1(f);
+    make_version(f, 1);
     assert_int_equal(fixture_accept(f, "[2]"), 4);
-    assert_int_equal(fixture_ask(f, "PRAGMA user_version"), 2);
+    assert_int_equal(fixture_ask(f, "PRAGMA user_version"), 3);
     assert_int_equal(journal_identity(f->dispatcher, &after), RC_OK);
     assert_memory_equal(before.bytes, after.bytes, UUID_BYTES);
     assert_int_equal(fixture_ledger(f).accepted, 4);
@@ -397,6 +429,42 @@ a_file_of_version_1_is_raised_and_keeps_its_rows(void **state)
     assert_int_equal(call.seq, 1);
     put(f, 1, &some);
     assert_int_equal(get(f, 1).attempts, 3);
+    assert_batches_work(f);
+}
+
+static void
+a_file_of_version_2_is_raised_and_keeps_its_progress(void **state)
+{
+    struct fixture *f = *state;
+    struct journal_slot slot = {.no = 5, .boot = "boot-a", .free_at_us = 6};
+    struct journal_request call = fixture_request(f, "+14155550123 a");
+    struct slots slots = {.count = 0};
+    struct journal_ledger ledger[SERVICE_COUNT];
+    char note[16];
+
+    call.service = SERVICE_CALL;
+    assert_int_equal(
+        journal_accept(f->edge, &call, 1, FIXTURE_NOW + FIXTURE_DAY), RC_OK);
+    (void)fixture_accept(f, "[1]");
+    put(f, 1, &some);
+    assert_int_equal(journal_begin(f->dispatcher), RC_OK);
+    assert_int_equal(journal_slot_put(f->dispatcher, &slot), RC_OK);
+    assert_int_equal(journal_note_put(f->dispatcher, "call", "1 2"), RC_OK);
+    assert_int_equal(journal_commit(f->dispatcher), RC_OK);
+    make_version(f, 2);
+    assert_int_equal(fixture_accept(f, "[2]"), 2);
+    assert_int_equal(fixture_ask(f, "PRAGMA user_version"), 3);
+    assert_int_equal(get(f, 1).attempts, 3);
+    assert_int_equal(journal_slot_each(f->dispatcher, see_slot, &slots), RC_OK);
+    assert_int_equal(slots.count, 1);
+    assert_int_equal(slots.list[0].free_at_us, 6);
+    assert_int_equal(journal_note_get(f->dispatcher, "call", note, sizeof note),
+                     RC_OK);
+    assert_string_equal(note, "1 2");
+    assert_int_equal(journal_ledger(f->dispatcher, ledger), RC_OK);
+    assert_int_equal(ledger[SERVICE_CALL].pending, 1);
+    assert_int_equal(ledger[SERVICE_CALLBACK].pending, 2);
+    assert_batches_work(f);
 }
 
 static void
@@ -408,12 +476,17 @@ a_reader_waits_for_somebody_to_raise_it(void **state)
     enum rc rc;
 
     (void)fixture_accept(f, "[1]");
-    make_version_1(f);
-    rc = journal_progress_get(reader, SERVICE_CALLBACK, 1, &progress);
-    assert_int_equal(rc, RC_AGAIN);
-    (void)fixture_accept(f, "[1]");
-    assert_int_equal(
-        journal_progress_get(reader, SERVICE_CALLBACK, 1, &progress), RC_OK);
+    for (int version = 1; version <= 2; version++) {
+        make_version(f, version);
+        rc = journal_progress_get(reader, SERVICE_CALLBACK, 1, &progress);
+        assert_int_equal(rc, RC_AGAIN);
+        (void)fixture_accept(f, "[1]");
+        assert_int_equal(
+            journal_progress_get(reader, SERVICE_CALLBACK, 1, &progress),
+            RC_OK);
+        journal_free(&reader);
+        reader = fixture_journal(f, JOURNAL_READER);
+    }
     journal_free(&reader);
 }
 
@@ -437,6 +510,7 @@ main(void)
         CASE(notes_are_kept_by_name),
         CASE(readers_read_and_without_a_file_have_nothing),
         CASE(a_file_of_version_1_is_raised_and_keeps_its_rows),
+        CASE(a_file_of_version_2_is_raised_and_keeps_its_progress),
         CASE(a_reader_waits_for_somebody_to_raise_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -261,11 +261,11 @@ a_damaged_row_is_flagged_and_can_be_buried(void **state)
         assert_int_equal(found.seq, i + 1);
         assert_string_equal(found.reason, "cannot be read");
         assert_true(found.received_unix_ms >= 0);
-        assert_int_equal(
-            i % 2 == 0
-                ? journal_dead_drop(f->dispatcher, &seen[i].id)
-                : journal_dead_retry(f->dispatcher, &seen[i].id, FIXTURE_NOW),
-            RC_OK);
+        assert_int_equal(i % 2 == 0
+                             ? journal_dead_drop(f->dispatcher, &seen[i].id)
+                             : journal_dead_retry(f->dispatcher, &seen[i].id,
+                                                  FIXTURE_NOW, NULL),
+                         RC_OK);
     }
     assert_int_equal(journal_commit(f->dispatcher), RC_OK);
     assert_int_equal(fixture_ledger(f).dead, 0);

@@ -1,4 +1,5 @@
 /* shared/report.c on a real journal: the documents, read back. */
+#include "shared/journal_batch.h"
 #include "shared/report.h"
 
 #include <inttypes.h>
@@ -229,6 +230,43 @@ dead_letters_come_in_pages_with_their_items(void **state)
     text_free(&out);
 }
 
+static struct uuid
+accept_sms(struct fixture *f)
+{
+    struct journal_request request = fixture_request(f, "+123 a");
+
+    request.service = SERVICE_SMS;
+    assert_int_equal(journal_accept(f->edge, &request, 1, 0), RC_OK);
+    return request.id;
+}
+
+static void
+dead_letters_of_all_services_come_together(void **state)
+{
+    struct fixture *f = *state;
+    struct text out = {0};
+
+    fixture_accept_many(f, 2);
+    bury(f, 1, 0);
+    bury(f, 2, 0);
+    (void)accept_sms(f);
+    assert_int_equal(journal_begin(f->dispatcher), RC_OK);
+    assert_int_equal(journal_bury(f->dispatcher, SERVICE_SMS, 1, "HTTP 400",
+                                  NULL, 0, NULL, 0, FIXTURE_NOW),
+                     RC_OK);
+    assert_int_equal(journal_commit(f->dispatcher), RC_OK);
+    assert_int_equal(report_dead(f->dispatcher, SERVICE_COUNT, 0, 1, &out),
+                     RC_OK);
+    parse(&out);
+    assert_int_equal(count("dead"), 2);
+    assert_value("dead/0/service", "callback");
+    assert_value("dead/1/service", "sms");
+    assert_value("dead/1/reason", "HTTP 400");
+    assert_value("next/callback", "1");
+    assert_int_equal(count("next"), 2); /* a name and its value */
+    text_free(&out);
+}
+
 static void
 exactly_a_page_of_dead_letters_has_no_next(void **state)
 {
@@ -281,6 +319,46 @@ a_request_is_explained_wherever_it_is(void **state)
     text_free(&out);
 }
 
+static struct uuid
+id_of_batch(void)
+{
+    struct uuid id;
+
+    assert_int_equal(uuid_parse("01890000-0000-7000-8000-0000000b0001", &id),
+                     RC_OK);
+    return id;
+}
+
+static void
+a_message_is_explained_with_its_batch(void **state)
+{
+    struct fixture *f = *state;
+    struct text out = {0};
+    struct uuid ids[] = {accept_sms(f), accept_sms(f)};
+    struct uuid alone = accept_sms(f);
+    struct journal_batch batch = {
+        .id = id_of_batch(), .size = 2, .attempts = 3, .error = "HTTP 500"};
+    char text[UUID_TEXT_BYTES];
+
+    assert_int_equal(journal_begin(f->dispatcher), RC_OK);
+    assert_int_equal(journal_batch_make(f->dispatcher, &batch, ids, 2), RC_OK);
+    assert_int_equal(journal_commit(f->dispatcher), RC_OK);
+    assert_int_equal(report_explain(f->dispatcher, &ids[1], &out), RC_OK);
+    parse(&out);
+    assert_value("state", "pending");
+    assert_value("batch", uuid_format(&batch.id, text));
+    assert_value("batch_size", "2");
+    assert_value("batch_place", "2");
+    assert_value("failed_attempts", "3");
+    assert_value("last_error", "HTTP 500");
+    text_reset(&out);
+    assert_int_equal(report_explain(f->dispatcher, &alone, &out), RC_OK);
+    parse(&out);
+    assert_value("state", "pending");
+    assert_null(strstr(text_cstr(&out), "batch"));
+    text_free(&out);
+}
+
 static void
 an_unknown_id_tells_who_made_it_and_when(void **state)
 {
@@ -330,8 +408,10 @@ main(void)
         WITH_JOURNAL(the_ledger_as_metrics_has_help_type_and_labels),
         WITH_JOURNAL(the_queue_shows_what_comes_next),
         WITH_JOURNAL(dead_letters_come_in_pages_with_their_items),
+        WITH_JOURNAL(dead_letters_of_all_services_come_together),
         WITH_JOURNAL(exactly_a_page_of_dead_letters_has_no_next),
         WITH_JOURNAL(a_request_is_explained_wherever_it_is),
+        WITH_JOURNAL(a_message_is_explained_with_its_batch),
         WITH_JOURNAL(an_unknown_id_tells_who_made_it_and_when),
         WITH_JOURNAL(without_a_journal_nothing_is_said),
     };
