@@ -15,6 +15,8 @@ dist_examples_DATA = \
 systemd_templates = \
 	%D%/systemd/sluice-callback.service.in \
 	%D%/systemd/sluice-callback.socket.in \
+	%D%/systemd/sluice-sms.service.in \
+	%D%/systemd/sluice-sms.socket.in \
 	%D%/systemd/sluice-status.service.in \
 	%D%/systemd/sluice-status.socket.in \
 	%D%/systemd/sluice-trigger.service.in \

@@ -102,12 +102,14 @@ EXTRA_DIST += %D%/fuzz/corpus \
 	%D%/e2e/test_quickstart.py \
 	%D%/e2e/test_simulate.py \
 	%D%/e2e/test_sluicectl.py \
+	%D%/e2e/test_sms.py \
 	%D%/e2e/test_trigger.py \
 	%D%/fresh.sh \
 	%D%/fuzz.sh \
 	%D%/mutants/mutants.py \
 	%D%/sim/calls.py \
 	%D%/sim/objects.py \
+	%D%/sim/sms.py \
 	%D%/sim/tester.py \
 	%D%/style.sh \
 	%D%/torture/torture.py \

@@ -30,8 +30,8 @@ TOP = pathlib.Path(__file__).resolve().parents[2]
 SIM = TOP / "tests" / "sim"
 BUILD = pathlib.Path(os.environ.get("SLUICE_BUILD")
                      or os.environ.get("BUILD_DIR") or TOP / "build").resolve()
-PROGRAMS = ("callback.fcgi", "trigger.fcgi", "status.fcgi", "sluiced",
-            "sluicectl")
+PROGRAMS = ("callback.fcgi", "trigger.fcgi", "sms.fcgi", "status.fcgi",
+            "sluiced", "sluicectl")
 WEB_SERVERS = ("lighttpd", "mod_fcgid", "mod_proxy_fcgi")
 
 # A sanitizer makes everything slower: deadlines stretch, what is measured
@@ -39,7 +39,9 @@ WEB_SERVERS = ("lighttpd", "mod_fcgid", "mod_proxy_fcgi")
 DEADLINE_S = 60 * float(os.environ.get("SLUICE_TEST_PATIENCE", "1"))
 
 sys.path.insert(0, str(SIM))
-from objects import is_online  # noqa: E402, F401  (tests import it from here)
+# Tests import these from here.
+from objects import is_online  # noqa: E402, F401
+from sms import sign  # noqa: E402
 
 
 def wait_for(condition, what, seconds=DEADLINE_S, every=0.02):
@@ -377,7 +379,18 @@ def parse_http(data):
     head, _, body = data.partition(b"\r\n\r\n")
     lines = head.decode("latin-1").split("\r\n")
     headers = [line.split(": ", 1) for line in lines[1:] if ": " in line]
+    if ["Transfer-Encoding", "chunked"] in headers:  # Apache's way
+        body = unchunked(body)
     return Reply(int(lines[0].split()[1]), headers, body)
+
+
+def unchunked(data):
+    body = b""
+    while data:
+        size, _, data = data.partition(b"\r\n")
+        body += data[:int(size, 16)]
+        data = data[int(size, 16) + 2:]
+    return body
 
 
 FCGI_BEGIN, FCGI_END, FCGI_PARAMS, FCGI_STDIN, FCGI_STDOUT = 1, 3, 4, 5, 6
@@ -457,11 +470,12 @@ class Instance:
 
     def __init__(self, place, name, web="lighttpd", conf=None, handlers=2,
                  delay_ms=(1, 10), kept=False, journal_dir=None, start=True,
-                 limits=None, programs=None):
+                 limits=None, programs=None, sms_handlers=1):
         place.instances.append(self)
         self.place, self.name, self.web = place, name, web
         self.programs = programs or place.bin
         self.handlers, self.delay_ms, self.kept = handlers, delay_ms, kept
+        self.sms_handlers = sms_handlers
         self.limits = limits or []
         self.database_connection = None
         self.made = []
@@ -522,6 +536,7 @@ class Instance:
         self.web_process = self.process(self.web, self.web_argv())
         self.callback = self.handler_process("callback", self.handlers)
         self.trigger = self.handler_process("trigger", 1)
+        self.sms = self.handler_process("sms", self.sms_handlers)
         self.status = self.handler_process("status", 1)
         self.sluiced = self.process("sluiced", [
             bin_dir / "sluiced", "--config", self.conf_file])
@@ -580,16 +595,19 @@ class Instance:
         wait_for(lambda: port_answers(self.port), f"{self.web} listens")
 
     def start_handlers(self):
-        for process in (self.callback, self.trigger, self.status):
+        for process in self.handler_processes():
             # spawn-fcgi refuses a path that exists.
             (self.run / f"{process.name}.sock").unlink(missing_ok=True)
             process.start()
-        for process in (self.callback, self.trigger, self.status):
+        for process in self.handler_processes():
             wait_for(lambda p=process: socket_answers(
                 self.run / f"{p.name}.sock"), f"{process.name} listens")
 
+    def handler_processes(self):
+        return (self.callback, self.trigger, self.sms, self.status)
+
     def stop_handlers(self):
-        for process in (self.callback, self.trigger, self.status):
+        for process in self.handler_processes():
             process.stop()
             wait_for(lambda p=process: not descendants(
                 p.pid, f"{p.name}.fcgi"), "the handlers end")
@@ -612,8 +630,8 @@ class Instance:
             self.check_ledger()
         self.check_logs()
 
-    def check_ledger(self):
-        counters = self.counters()
+    def check_ledger(self, service="callback"):
+        counters = self.counters(service)
         assert counters["accepted"] == counters["final"] + counters["pending"] \
             + counters["dead"], counters
         return counters
@@ -665,7 +683,7 @@ class Instance:
 
     def wait_ready(self):
         def ready():
-            for process in self.processes()[:6]:
+            for process in self.processes()[:7]:
                 assert process.popen is None or process.alive(), \
                     f"{process.name} ended:\n{self.log_tails()}"
             try:
@@ -753,12 +771,13 @@ class Instance:
     def accepted(self):
         return self.counters()["accepted"]
 
-    def is_idle(self):
-        counters = self.counters()
+    def is_idle(self, service="callback"):
+        counters = self.counters(service)
         return counters["pending"] == 0 and counters["outcomes"] == 0
 
-    def wait_idle(self, seconds=DEADLINE_S):
-        wait_for(self.is_idle, "the journal is empty", seconds)
+    def wait_idle(self, seconds=DEADLINE_S, service="callback"):
+        wait_for(lambda: self.is_idle(service),
+                 f"the journal's queue of {service} is empty", seconds)
 
     def dead(self):
         """{item: (reason, attempts)} of all dead letters."""
@@ -840,6 +859,59 @@ class CallProvider:
 
     def set(self, **options):
         return http_json(self.port, "POST", "/sim/set", options)
+
+
+class SmsProvider:
+    """The simulator tests/sim/sms.py beside an instance, which stops it.
+    options: those of sms.py, fail=0.2. updates=True: it posts them to the
+    instance, signed with the first of sms.webhook_secrets."""
+
+    def __init__(self, instance, updates=False, **options):
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}/batches"
+        argv = ["/usr/bin/python3", "-B",
+                instance.place.bin / "sim" / "sms.py", "--port", self.port]
+        options = {"answer_ms": (1, 20), **options}
+        if updates:
+            secrets = instance.conf.get("sms.webhook_secrets", "")
+            options["updates"] = \
+                f"http://127.0.0.1:{instance.port}/sms/status-updates"
+            options["secret"] = secrets.split(",")[0].strip()
+        for name, value in options.items():
+            values = value if isinstance(value, (tuple, list)) else (value,)
+            argv += [f"--{name.replace('_', '-')}", *values]
+        self.process = instance.process("sms-sim", argv)
+
+    def start(self):
+        self.process.start()
+        wait_for(lambda: port_answers(self.port), "the provider")
+        return self
+
+    def log(self):
+        return http_json(self.port, "GET", "/sim/log")
+
+    def summary(self):
+        return http_json(self.port, "GET", "/sim/summary")
+
+    def messages(self):
+        return http_json(self.port, "GET", "/sim/messages")
+
+    def updates(self):
+        return http_json(self.port, "GET", "/sim/updates")
+
+    def set(self, **options):
+        answer = http_json(self.port, "POST", "/sim/set", options)
+        assert answer == {}, answer
+
+    def release(self):
+        """End what hangs, without an answer."""
+        http_json(self.port, "POST", "/sim/release")
+
+
+def signed(body, secret, at_s=None):
+    """Headers of a status update."""
+    return {"Content-Type": "application/json",
+            "X-Signature": sign(secret, body, at_s)}
 
 
 def closest_ms(log, count):

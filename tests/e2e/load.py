@@ -50,6 +50,31 @@ def post_at_once(port, requests):
     return asyncio.run(_all_at_once(port, requests))
 
 
+async def _accept_all(port, path, bodies, clients):
+    replies = [None] * len(bodies)
+    left = iter(enumerate(bodies))
+
+    async def client():
+        for number, body in left:
+            data = request_bytes("POST", path, body, f"all-{number}")
+            while replies[number] is None:
+                reply = await ask_once(port, data, 30)
+                assert reply.status in (0, 202, 503), reply
+                if reply.status == 202:
+                    replies[number] = reply
+                else:
+                    await asyncio.sleep(0.02)
+
+    await asyncio.gather(*(client() for _ in range(clients)))
+    return replies
+
+
+def accept_all(port, path, bodies, clients=32):
+    """POST each body, again with the same Idempotency-Key until it is
+    accepted; the replies, in order."""
+    return asyncio.run(_accept_all(port, path, bodies, clients))
+
+
 class Clients:
     """clients tasks that post until stop is set. A request that is not
     accepted is counted under its status (0: no answer) and, when retry is set,
@@ -155,3 +180,73 @@ class Callers:
     async def run(self):
         await asyncio.gather(*map(self.caller, self.acknowledged))
         await asyncio.gather(*self.cancel_tasks)
+
+
+class Senders:
+    """Tasks that post messages, each again with the same Idempotency-Key until
+    it is accepted, and one that looks at messages: what it is told may never go
+    back. poison: the share of messages with that word in them."""
+
+    RANKS = {"ACCEPTED": 0, "CONFIRMED": 1, "FAILED": 2, "DELIVERED": 2}
+    RECENT = 300
+
+    def __init__(self, port, senders=8, pause_s=0.05, poison=0.003, seed=1):
+        self.port, self.senders, self.pause_s = port, senders, pause_s
+        self.random, self.poison = random.Random(seed), poison
+        self.messages = {}  # (number, content) by id
+        self.ids = []  # in the order of their acknowledgements
+        self.statuses = collections.Counter()
+        self.looks = collections.Counter()
+        self.shown = {}  # the latest status by id
+        self.backwards = []
+        self.stopping = False
+        self.made = 0
+
+    def make(self):
+        self.made += 1
+        word = "poison" if self.random.random() < self.poison else "message"
+        return f"+1415{self.made:07d}", f"This is {word} {self.made} \u20ac\n"
+
+    async def send(self):
+        """Until it is accepted."""
+        number, content = self.make()
+        data = request_bytes(
+            "POST", "/sms", json.dumps(
+                {"phone_number": number, "content": content}).encode(),
+            f"sms-{self.made}")
+        while True:
+            reply = await ask_once(self.port, data, 30)
+            self.statuses[reply.status] += 1
+            if reply.status == 202:
+                self.messages[reply.json()["id"]] = number, content
+                self.ids.append(reply.json()["id"])
+                return
+            await asyncio.sleep(0.02)
+
+    async def sender(self):
+        while not self.stopping:
+            await self.send()
+            await asyncio.sleep(self.random.uniform(0, 2 * self.pause_s))
+
+    async def watch(self):
+        """One look at a time: two answers might overtake each other."""
+        while not self.stopping:
+            if self.ids:
+                await self.look(self.random.choice(self.ids[-self.RECENT:]))
+            await asyncio.sleep(self.pause_s)
+
+    async def look(self, message_id):
+        reply = await ask_once(
+            self.port, request_bytes("GET", f"/sms/{message_id}"), 30)
+        self.looks[reply.status] += 1
+        if reply.status != 200:
+            return
+        before = self.shown.get(message_id, "ACCEPTED")
+        now = reply.json()["status"]
+        self.shown[message_id] = now
+        if now != before and self.RANKS[now] <= self.RANKS[before]:
+            self.backwards.append((message_id, before, now))
+
+    async def run(self):
+        await asyncio.gather(self.watch(),
+                             *(self.sender() for _ in range(self.senders)))

@@ -1,9 +1,11 @@
 /*
- * The object server for `make bench`: HTTP/1.1 on one epoll loop, so that it
- * is not what is measured at 10 000 kept-alive connections.
+ * The object server and the provider of messages for `make bench`: HTTP/1.1 on
+ * one epoll loop, so that it is not what is measured at 10 000 kept-alive
+ * connections.
  *
  *   GET /objects/N  ->  {"id":N,"online":true|false} after --min-ms..--max-ms
- *   GET /stats      ->  {"answered":...,"connections":...} at once
+ *   POST /batches   ->  {} after as long; its { are counted as messages
+ *   GET /stats      ->  {"answered":...,"messages":...} at once
  *
  * Even ids are online, as in objects.py. One request at a time a connection
  * (no pipelining). On SIGTERM it prints its counts and ends.
@@ -37,6 +39,8 @@ struct connection {
     char read[REQUEST_BYTES];
     bool waiting; /* its answer is in the heap */
     bool closed;  /* the peer went while it was waiting */
+    bool batch;   /* its request is one */
+    size_t body_left;
     uint64_t id;
 };
 
@@ -56,6 +60,7 @@ struct server {
     struct due heap[CONNECTIONS_MAX];
     size_t heap_count;
     uint64_t answered;
+    uint64_t messages;
     uint64_t connected;
     size_t waiting_max;
     int64_t waited_us; /* sum of the delays: for the mean */
@@ -163,14 +168,57 @@ send_stats(struct server *s, struct connection *c)
     char json[256];
 
     snprintf(json, sizeof(json),
-             "{\"answered\":%llu,\"connections\":%llu,\"waiting_max\":%zu,"
-             "\"mean_ms\":%.3f}",
-             (unsigned long long)s->answered, (unsigned long long)s->connected,
-             s->waiting_max,
+             "{\"answered\":%llu,\"messages\":%llu,\"connections\":%llu,"
+             "\"waiting_max\":%zu,\"mean_ms\":%.3f}",
+             (unsigned long long)s->answered, (unsigned long long)s->messages,
+             (unsigned long long)s->connected, s->waiting_max,
              s->answered > 0
                  ? (double)s->waited_us / 1000.0 / (double)s->answered
                  : 0.0);
     send_json(s, c, json);
+}
+
+static void
+answer_later(struct server *s, struct connection *c)
+{
+    int64_t delay = s->min_us;
+
+    if (s->max_us > s->min_us) {
+        delay +=
+            (int64_t)(next_random(s) % (uint64_t)(s->max_us - s->min_us + 1));
+    }
+    c->waiting = true;
+    s->waited_us += delay;
+    heap_push(s, (struct due){now_us() + delay, c});
+}
+
+/* A part of a batch's body. */
+static void
+take_body(struct server *s, struct connection *c, const char *data,
+          size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i++) {
+        s->messages += data[i] == '{';
+    }
+    c->body_left -= bytes < c->body_left ? bytes : c->body_left;
+    if (c->body_left == 0) {
+        answer_later(s, c);
+    }
+}
+
+static void
+begin_batch(struct server *s, struct connection *c)
+{
+    static const char header[] = "\r\nContent-Length:";
+    const char *length = strcasestr(c->read, header);
+    const char *body = strstr(c->read, "\r\n\r\n") + 4;
+    size_t bytes = (size_t)(c->read + c->read_bytes - body);
+
+    c->batch = true;
+    c->read_bytes = 0;
+    c->body_left =
+        length != NULL ? strtoul(length + strlen(header), NULL, 10) : 0;
+    take_body(s, c, body, bytes);
 }
 
 /* A whole head is in c->read. */
@@ -179,18 +227,15 @@ handle_request(struct server *s, struct connection *c)
 {
     unsigned long long id;
 
+    if (strncmp(c->read, "POST /batches ", 14) == 0) {
+        begin_batch(s, c);
+        return;
+    }
+    c->batch = false;
     c->read_bytes = 0;
     if (sscanf(c->read, "GET /objects/%llu ", &id) == 1) {
-        int64_t delay = s->min_us;
-
-        if (s->max_us > s->min_us) {
-            delay += (int64_t)(next_random(s) %
-                               (uint64_t)(s->max_us - s->min_us + 1));
-        }
         c->id = id;
-        c->waiting = true;
-        s->waited_us += delay;
-        heap_push(s, (struct due){now_us() + delay, c});
+        answer_later(s, c);
     } else if (strncmp(c->read, "GET /stats ", 11) == 0) {
         send_stats(s, c);
     } else {
@@ -209,6 +254,10 @@ read_connection(struct server *s, struct connection *c)
     }
     if (got <= 0) {
         close_connection(s, c);
+        return;
+    }
+    if (c->body_left > 0) {
+        take_body(s, c, c->read, (size_t)got);
         return;
     }
     c->read_bytes += (size_t)got;
@@ -266,7 +315,7 @@ answer_due(struct server *s)
         }
         snprintf(json, sizeof(json), "{\"id\":%llu,\"online\":%s}",
                  (unsigned long long)c->id, c->id % 2 == 0 ? "true" : "false");
-        send_json(s, c, json);
+        send_json(s, c, c->batch ? "{}" : json);
     }
     return s->heap_count > 0 ? (int)((s->heap[0].at_us - now) / 1000 + 1) : -1;
 }
