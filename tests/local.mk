@@ -113,4 +113,5 @@ EXTRA_DIST += %D%/fuzz/corpus \
 	%D%/sim/tester.py \
 	%D%/style.sh \
 	%D%/torture/torture.py \
+	%D%/torture/torture_sms.py \
 	%D%/tsan.supp

@@ -1,7 +1,9 @@
 #!/usr/bin/python3
 """`make torture`: kill everything at random under load, and count.
 
-Callbacks are posted and calls triggered (and some canceled) all the time.
+Callbacks are posted, calls triggered (and some canceled) and messages sent all
+the time; the provider of messages fails, hangs, answers twice, and posts
+updates of their statuses in bad order and more than once.
 
 1. only sluiced: killed and restarted 10 times     -> 0 requests fail
 2. only PostgreSQL: stopped for 20 s, then its
@@ -15,6 +17,10 @@ Callbacks are posted and calls triggered (and some canceled) all the time.
 5. of the calls: each acknowledged id has ended in the database, none was
    dialled twice or once canceled, the provider refused none and saw no more
    than its limit, and each caller's were dialled in their order.
+6. of the messages (torture_sms.py): each acknowledged one has ended in one
+   final status, or is dead and does so after `sluicectl dead retry`; what the
+   provider saw twice came under the same key with the same body; no state went
+   back; each update of a status is applied, or an error with its reason.
 
 Prints figures and ends with "N passed, N failed"; the status is 1 if any did.
 --seed repeats the choice of victims (not their timing).
@@ -35,13 +41,14 @@ import harness  # noqa: E402
 from harness import (  # noqa: E402
     closest_ms, descendants, is_online, most_in_window, signal_if_alive)
 from load import Callers, Clients  # noqa: E402
+import torture_sms  # noqa: E402
 
 RESTARTS = 10
 IDS_MAX = 10
 # How often each is the victim, of 100.
-WEIGHTS = {"callback.fcgi": 36, "trigger.fcgi": 14, "multiwatch": 8,
-           "sluiced": 10, "sluiced, asked to end": 4, "objects": 14,
-           "postgres session": 14}
+WEIGHTS = {"callback.fcgi": 30, "trigger.fcgi": 12, "sms.fcgi": 12,
+           "multiwatch": 8, "sluiced": 10, "sluiced, asked to end": 4,
+           "objects": 12, "postgres session": 12}
 # The provider's limit, ten times as fast as the real one. It is shorter than
 # what sluiced is told by more than two ticks of the kernel, in which the
 # simulator learns when a request came: it is starved here, too.
@@ -61,16 +68,19 @@ class Torture:
         self.recent = collections.deque([0], maxlen=500)
         self.place = harness.Place("torture")
         self.instance = self.place.instance(
-            delay_ms=(3, 40), kept=True, start=False,
+            delay_ms=(3, 40), kept=True, start=False, sms_handlers=2,
             conf={"callback.retry_base_ms": 100, "callback.max_attempts": 6,
                   "call.rate_count": CALL_COUNT,
                   "call.rate_window_ms": CALL_WINDOW_MS + CALL_TICKS_MS,
-                  "call.backoff_ms": 3000, "call.max_backoff_ms": 6000})
+                  "call.backoff_ms": 3000, "call.max_backoff_ms": 6000,
+                  **torture_sms.CONF})
         self.provider = harness.CallProvider(
             self.instance, count=CALL_COUNT, window_ms=CALL_WINDOW_MS,
             lockout_ms=3000, answer_ms=(100, 300), kernel_time=1).start()
         self.instance.write_conf(call__url=self.provider.url)
+        self.sms = torture_sms.Sms(self.instance, self.check, options.seed)
         self.instance.start()
+        self.sms.started()
         self.clients = Clients(self.instance.port, self.make_ids,
                                clients=12, pause_s=0.03)
         self.callers = Callers(self.instance.port, seed=options.seed)
@@ -95,9 +105,10 @@ class Torture:
         if process.popen is None or process.alive():
             return False
         status = process.popen.returncode
+        # It may be asked before it has said how it wants to be.
         if status != -signal.SIGKILL and not (
-                status == 0 and process is self.instance.sluiced
-                and self.asked_to_end):
+                status in (0, -signal.SIGTERM) and self.asked_to_end
+                and process is self.instance.sluiced):
             self.strange_ends.append(f"{process.name}: status {status}")
         if process is self.instance.sluiced:
             self.asked_to_end = False
@@ -118,7 +129,8 @@ class Torture:
 
     async def phase(self, name, seconds, body, clean):
         """Run body under the load; with clean, no request may fail."""
-        loads = {"requests": self.clients, "calls": self.callers}
+        loads = {"requests": self.clients, "calls": self.callers,
+                 "messages": self.sms.senders, "updates": self.sms.updates}
         before = {what: loads[what].statuses.copy() for what in loads}
         await body(seconds)
         await asyncio.sleep(0.5)  # answers that are on their way
@@ -180,8 +192,8 @@ class Torture:
             process.kill()
             pids = [process.pid]
         else:
-            pids = [*descendants(instance.callback.pid, victim),
-                    *descendants(instance.trigger.pid, victim)]
+            pids = [pid for process in instance.handler_processes()
+                    for pid in descendants(process.pid, victim)]
             pids = self.random.sample(pids, min(1, len(pids)))
             for pid in pids:
                 signal_if_alive(pid, signal.SIGKILL)
@@ -205,7 +217,8 @@ class Torture:
     # Afterwards
 
     async def settle(self):
-        self.clients.stopping = self.callers.stopping = True
+        for load in (self.clients, self.callers, self.sms.senders):
+            load.stopping = True
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             self.start_again(self.instance.sluiced)
@@ -223,6 +236,8 @@ class Torture:
             print(f"the callbacks took {time.monotonic() - begun:.1f} s")
             await asyncio.to_thread(harness.wait_for, self.calls_ended,
                                     "the calls have ended", 300)
+            await asyncio.to_thread(harness.wait_for, self.sms.settled,
+                                    "the messages have ended", 120)
         except AssertionError:
             pass
         self.note_rss()
@@ -342,7 +357,7 @@ class Torture:
 
     def retry_the_dead(self):
         if self.instance.dead():
-            self.instance.sluicectl("dead", "retry", "all")
+            self.instance.sluicectl("dead", "retry", "all", "callback")
             self.instance.wait_idle(300)
         online = {i for i in self.clients.acknowledged_ids() if is_online(i)}
         self.check(self.instance.stored() == online
@@ -352,7 +367,8 @@ class Torture:
     async def run(self):
         # Rather more than half of it is phase 3; the rest is for settling.
         seconds = self.options.seconds
-        self.load = asyncio.gather(self.clients.run(), self.callers.run())
+        self.load = asyncio.gather(self.clients.run(), self.callers.run(),
+                                   self.sms.senders.run())
         await asyncio.sleep(1)
         await self.phase("only sluiced", 0.15 * seconds, self.restart_sluiced,
                          clean=True)
@@ -363,7 +379,9 @@ class Torture:
         await self.settle()
         self.account()
         self.account_calls()
+        self.sms.account()
         self.retry_the_dead()
+        self.sms.retry_the_dead()
 
     def main(self):
         print(f"seed {self.options.seed}, instance {self.instance.dir}")
