@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 """`make bench`: the rows of DESIGN section 8 that concern the callback service,
-the call limiter and the calls themselves.
+the call limiter and the calls themselves, and rows of the SMS service.
 
 Ratios within one run, what is compared taken in turn and the medians of
 several turns: the machine is noisy. Prints the table and writes it as JSON.
@@ -70,11 +70,11 @@ class Row:
 
 # --- Load ------------------------------------------------------------------------
 
-def wrk(port, seconds):
+def wrk(port, seconds, path="/callback"):
     """{"per_s", "p50_ms", "p99_ms", ...} of one run."""
     done = subprocess.run(
         ["wrk", "-t2", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "30s",
-         "-s", str(HERE / "post.lua"), f"http://127.0.0.1:{port}/callback"],
+         "-s", str(HERE / "post.lua"), f"http://127.0.0.1:{port}{path}"],
         capture_output=True, text=True, check=True)
     figures = json.loads(re.search(r"^JSON (.*)$", done.stdout, re.M).group(1))
     figures["per_s"] = figures["requests"] / figures["seconds"]
@@ -152,7 +152,8 @@ class Bench:
         folder = self.place.folder / f"bin-{program}"
         if not folder.exists():
             shutil.copytree(self.place.bin, folder)
-            for name in ("callback.fcgi", "trigger.fcgi", "status.fcgi"):
+            for name in ("callback.fcgi", "trigger.fcgi", "sms.fcgi",
+                         "status.fcgi"):
                 shutil.copy(BUILD / program, folder / name)
         return folder
 
@@ -160,13 +161,14 @@ class Bench:
         """Hello world behind that web server; nothing but the two."""
         instance = self.place.instance(
             web=web, start=False, programs=self.programs(program),
-            handlers=1 if program == "hello" else 2)
+            handlers=1 if program == "hello" else 2,
+            sms_handlers=1 if program == "hello" else 2)
         instance.start_web()
         wait_for(lambda: instance.post([1]).status == 202, "hello answers")
         return instance
 
     def upstream(self, min_ms, max_ms):
-        """The C object server. Returns its port."""
+        """The C object server and provider. Returns its port."""
         # A name of its own: an older log tells an older port.
         self.upstreams += 1
         log = self.place.folder / f"upstream{self.upstreams}.log"
@@ -182,8 +184,9 @@ class Bench:
         """A Sluice with the C object server. conf: callback__concurrency=9"""
         port = port or self.upstream(300, 4000)
         instance = self.place.instance(
-            web=web, start=False,
+            web=web, start=False, sms_handlers=2,
             conf={"callback.objects_url": f"http://127.0.0.1:{port}/objects/",
+                  "sms.url": f"http://127.0.0.1:{port}/batches",
                   "journal.reserve_bytes": "64 MiB",
                   **{name.replace("__", "."): value
                      for name, value in conf.items()}})
@@ -194,15 +197,15 @@ class Bench:
             instance.wait_ready()
         return instance
 
-    def fill(self, instance, count, ids, first=0):
+    def fill(self, instance, count, size, first=0, service="callback"):
         """Requests in the journal that nobody has worked on."""
         options = {}
         if self.place.user is not None:
             options = {"user": self.place.user.pw_uid,
                        "group": self.place.user.pw_gid, "extra_groups": []}
         fill = shutil.copy(BUILD / "fill", self.place.bin)
-        subprocess.run([fill, str(instance.journal_path), str(count),
-                        str(ids), str(first)], check=True, **options)
+        subprocess.run([fill, str(instance.journal_path), service, str(count),
+                        str(size), str(first)], check=True, **options)
 
     def close(self, *instances):
         for instance in instances:
@@ -222,6 +225,11 @@ class Bench:
         instance.sluiced.start()
         instance.start_handlers()
         instance.wait_ready()
+        # A request of the last turn may have met no handler: then the web
+        # server refuses everybody for a second.
+        wait_for(lambda: all(instance.get(path).status == 405
+                             for path in ("/callback", "/sms")),
+                 "the web server has seen the handlers")
 
     # Accepting
 
@@ -254,6 +262,37 @@ class Bench:
 
     def lighttpd(self):
         self.accept_rows("lighttpd", 1.0, 1.2)
+
+    def sms(self):
+        """DESIGN has no goal for messages: for information. The provider
+        answers at once, so that sluiced and PostgreSQL are as busy as they can
+        be, on the same cores; paused shows the price of accepting alone."""
+        sluice, hello = self.sluice(port=self.upstream(0, 1)), \
+            self.hello("lighttpd")
+        for instance in (sluice, hello):
+            wrk(instance.port, 2, "/sms")
+
+        def accept(paused):
+            self.empty_journal(sluice)
+            if paused:
+                sluice.ctl("pause", "sms")
+            return wrk(sluice.port, self.options.seconds, "/sms")
+
+        runs = in_turn({
+            "hello": lambda: wrk(hello.port, self.options.seconds, "/sms"),
+            "sending": lambda: accept(False), "paused": lambda: accept(True)},
+            self.options.turns)
+        for name in ("sending", "paused"):
+            ours, theirs = (median(runs[n], "per_s") for n in (name, "hello"))
+            self.add(f"requests/s of /sms, {name} / hello", ours / theirs,
+                     ours_per_s=ours, hello_per_s=theirs)
+            ours, theirs = (median(runs[n], "p99_ms") for n in (name, "hello"))
+            self.add(f"p99 of /sms, {name} / hello", ours / theirs,
+                     ours_ms=ours, hello_ms=theirs)
+            refused = sum(r["refused"] + r["broken"] for r in runs[name])
+            self.add(f"requests of /sms not accepted, {name}", refused,
+                     at_most=0)
+        self.close(sluice, hello)
 
     def loop(self):
         """Against a hello in our own loop: the price of decode and commit."""
@@ -417,10 +456,10 @@ class Bench:
         self.close(instance)
 
     @staticmethod
-    def outcomes_complete(instance):
+    def outcomes_complete(instance, service="callback"):
         """Every request of the queue has its outcome."""
-        rows = instance.journal_rows("SELECT count(*) AS n FROM queue_callback"
-                                     " WHERE outcome IS NULL")
+        rows = instance.journal_rows("SELECT count(*) AS n FROM queue_"
+                                     f"{service} WHERE outcome IS NULL")
         return rows[0]["n"] == 0
 
     @staticmethod
@@ -449,6 +488,110 @@ class Bench:
                 " ON CONFLICT(id) DO UPDATE SET last_seen ="
                 " GREATEST(plain.last_seen, excluded.last_seen)", ids, times)
         return rows / (time.monotonic() - begun)
+
+    # Messages
+
+    def updates(self):
+        """Status updates that wait for PostgreSQL, against a plain loop of
+        unnest updates of the same rows in the same server."""
+        count = 300_000
+        instance = self.sluice(port=self.upstream(0, 1))
+        self.insert_messages(instance, count)
+        instance.sluiced.stop()
+        self.fill(instance, count // 10_000, 10_000, service="sms_status")
+        self.place.postgres.stop()
+        begun = time.monotonic()
+        instance.sluiced.start()
+        wait_for(lambda: self.outcomes_complete(instance, "sms_status"),
+                 "every update is looked up", 600, every=0.05)
+        looked_up = count / (time.monotonic() - begun)
+        instance.sluiced.stop(signal.SIGKILL)
+        self.place.postgres.start()
+        plain = self.plain_updates(instance, count)
+        instance.sluiced.start()
+        first = wait_for(lambda: self.applied(instance), "the first batch",
+                         every=0.005)
+        begun = time.monotonic()
+        wait_for(lambda: self.applied(instance) >= count, "all are applied",
+                 300, every=0.02)
+        ours = (count - first) / (time.monotonic() - begun)
+        plain += self.plain_updates(instance, count)
+        self.add("status updates applied/s / plain unnest update loop",
+                 ours / statistics.median(plain), ours_per_s=ours,
+                 plain_per_s=statistics.median(plain),
+                 looked_up_per_s=looked_up)
+        instance.wait_idle(300, "sms_status")
+        left = instance.sql("SELECT count(*) FROM sms WHERE status <>"
+                            " 'CONFIRMED'")[0][0]
+        self.add("status updates lost", left, at_most=0, updates=count)
+        self.close(instance)
+
+    @staticmethod
+    def applied(instance):
+        """By this sluiced; 0 while it does not tell."""
+        return instance.metrics().get(
+            ("sluice_sms_updates_applied_total", ()), 0)
+
+    @staticmethod
+    def insert_messages(instance, count):
+        """Those that fill.c's updates name."""
+        instance.sql(
+            "INSERT INTO sms (id, phone_number, content, segments, encoding,"
+            " status, seen_states, batch_id, received_at, sent_at)"
+            " SELECT ('01900000-0000-7000-8000-' || lpad(to_hex(n), 8, '0')"
+            " || '0000')::uuid, '+4917612345', 'Your parcel ' || n || ' is on"
+            " its way to you.', 1, 'GSM-7', 'ACCEPTED', 1, gen_random_uuid(),"
+            " now(), now() FROM generate_series(0, %s) AS n", count - 1)
+
+    def plain_updates(self, instance, count, batch=1000):
+        """Updates/s of a loop that does nothing else, in each turn."""
+        ids = [row[0] for row in instance.sql("SELECT id::text FROM sms"
+                                              " ORDER BY id")]
+        batches = ["{%s}" % ",".join(ids[at:at + batch])
+                   for at in range(0, count, batch)]
+        statuses = "{%s}" % ",".join(["CONFIRMED"] * batch)
+        per_s = []
+        for _ in range(self.options.turns):
+            instance.sql("DROP TABLE IF EXISTS plain")
+            instance.sql("CREATE TABLE plain (LIKE sms INCLUDING ALL)")
+            instance.sql("INSERT INTO plain SELECT * FROM sms")
+            begun = time.monotonic()
+            for some in batches:
+                instance.sql(
+                    "UPDATE plain SET status = u.status, seen_states ="
+                    " seen_states | 2, updated_at = now()"
+                    " FROM unnest(%s::uuid[], %s::text[]) AS u (id, status)"
+                    " WHERE plain.id = u.id", some, statuses)
+            per_s.append(count / (time.monotonic() - begun))
+        instance.sql("DROP TABLE plain")
+        return per_s
+
+    def batches(self, batch=100, answer_ms=50, in_flight=4):
+        """A provider that takes its time, and a journal full of messages."""
+        port = self.upstream(answer_ms, answer_ms)
+        instance = self.sluice(port=port, start=False, sms__batch_size=batch,
+                               sms__max_in_flight=in_flight)
+        best = in_flight * batch / (answer_ms / 1000)
+        count = int(best * 2 * self.options.seconds) // batch * batch
+        self.fill(instance, count, 1, service="sms")
+        instance.sluiced.start()
+        first = wait_for(lambda: self.asked(port)["messages"], "the first one",
+                         every=0.001)
+        begun = time.monotonic()
+        wait_for(lambda: self.asked(port)["messages"] >= count, "all are sent",
+                 300, every=0.01)
+        per_s = (count - first) / (time.monotonic() - begun)
+        self.add(f"messages sent/s, {in_flight} x {batch} in {answer_ms} ms "
+                 "/ Little's law", per_s / best, messages_per_s=per_s,
+                 law_per_s=best)
+        instance.wait_idle(300, "sms")
+        asked = self.asked(port)
+        self.add("requests saved by batches",
+                 100 * (1 - asked["answered"] / asked["messages"]), "%",
+                 requests=asked["answered"], messages=asked["messages"])
+        stored = instance.sql("SELECT count(*) FROM sms")[0][0]
+        self.add("messages lost", count - stored, at_most=0, messages=count)
+        self.close(instance)
 
     # Restarting
 
@@ -568,8 +711,8 @@ class Bench:
     # All of it
 
     BENCHES = ("lighttpd", "loop", "fcgid", "proxy", "pending", "pace",
-               "pool500", "pool10000", "upsert", "restart", "calls",
-               "dial")
+               "sms", "pool500", "pool10000", "upsert", "updates", "batches",
+               "restart", "calls", "dial")
 
     def main(self):
         for name in self.BENCHES:

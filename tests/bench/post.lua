@@ -1,18 +1,30 @@
--- wrk: POST /callback with 100 ids, in turn a few hundred different bodies.
+-- wrk: POST /callback with 100 ids, or /sms with a message, in turn a few
+-- hundred different bodies.
 -- The first thread's last line is for bench.py.
 local requests = {}
+
+local function ids_body()
+   local ids = {}
+   for i = 1, 100 do
+      ids[i] = math.random(0, 9999999)
+   end
+   return '{"object_ids": [' .. table.concat(ids, ", ") .. "]}"
+end
+
+local function message_body()
+   return string.format(
+      '{"phone_number": "+1%09d", "content": "Your parcel %d is on its way. ' ..
+      'It comes between %d and %d o\'clock."}', math.random(0, 999999999),
+      math.random(0, 9999999), math.random(8, 12), math.random(13, 18))
+end
 
 -- Not before: wrk has the Host header from here on.
 function init()
    math.randomseed(42)
    wrk.headers["Content-Type"] = "application/json"
+   local body = wrk.path == "/sms" and message_body or ids_body
    for k = 1, 256 do
-      local ids = {}
-      for i = 1, 100 do
-         ids[i] = math.random(0, 9999999)
-      end
-      requests[k] = wrk.format("POST", nil, nil,
-         '{"object_ids": [' .. table.concat(ids, ", ") .. "]}")
+      requests[k] = wrk.format("POST", nil, nil, body())
    end
 end
 
