@@ -105,6 +105,114 @@ MUTANTS = [
         "    [SQL_QUEUE_ROW]",
         unit=("tests/shared/test_journal_read",),
     ),
+    Mutant(
+        "a batch of messages is sent before it is recorded",
+        "dispatcher/sms.c",
+        "    record(desk, flight, SMS_RECORD_MAKE);\n",
+        "    list_insert(&desk->ready, flight); /* mutant */\n",
+        unit=("tests/dispatcher/test_sms",),
+    ),
+    Mutant(
+        "after a restart a batch goes out under a new key",
+        "dispatcher/sms.c",
+        "    if (flight->body.bytes > 0 ||"
+        " flight->count == (size_t)flight->batch.size) {\n",
+        "    if (flight->body.bytes > 0) {\n",
+        unit=("tests/dispatcher/test_sms",),
+    ),
+    Mutant(
+        "a batch is tried once more than max_attempts",
+        "dispatcher/sms.c",
+        "    if (flight->batch.failures >= desk->conf.max_attempts) {\n",
+        "    if (flight->batch.failures > desk->conf.max_attempts) {\n",
+        unit=("tests/dispatcher/test_sms",),
+    ),
+    Mutant(
+        "a batch that fails is split, not tried again",
+        "dispatcher/sms.c",
+        "    } else if (result->status == 400 || result->status == 413 ||\n",
+        "    } else if (result->status >= 400 || result->status == 413 ||\n",
+        unit=("tests/dispatcher/test_sms",),
+    ),
+    Mutant(
+        "of a split batch one half is forgotten",
+        "dispatcher/sms.c",
+        "        flight->halves[i] = NULL;\n"
+        "        if (half != NULL) {\n",
+        "        flight->halves[i] = NULL;\n"
+        "        if (half != NULL && i == 0) {\n",
+        unit=("tests/dispatcher/test_sms",),
+    ),
+    Mutant(
+        "of a split batch one half is not on disk",
+        "dispatcher/sms_record.c",
+        "        if (flight->halves[i] != NULL) {\n"
+        "            rc = make_batch(journal, flight->halves[i]);\n",
+        "        if (flight->halves[i] != NULL && i == 0) {\n"
+        "            rc = make_batch(journal, flight->halves[i]);\n",
+        unit=("tests/dispatcher/test_sms",),
+    ),
+    Mutant(
+        "a batch that is given up does not keep its body",
+        "dispatcher/sms_record.c",
+        "    rc = journal_batch_note(journal, &again, &flight->body);\n",
+        "    rc = journal_batch_note(journal, &again, NULL);\n",
+        unit=("tests/dispatcher/test_sms",),
+    ),
+    Mutant(
+        "what the provider has reported on dies all the same",
+        "dispatcher/sms_record.c",
+        "    *reported = rc == RC_OK && progress.state =="
+        " JOURNAL_SMS_REPORTED;\n",
+        "    *reported = rc == RC_OK && progress.state <"
+        " JOURNAL_SMS_REPORTED - 1;\n",
+        unit=("tests/dispatcher/test_sms",),
+    ),
+    Mutant(
+        "a dead letter that is retried leaves its batch behind",
+        "shared/journal_work.c",
+        "    if (rc == RC_OK && service == SERVICE_SMS) {\n"
+        "        rc = journal_batch_dead(",
+        "    if (rc == RC_OK && service == SERVICE_COUNT) {\n"
+        "        rc = journal_batch_dead(",
+        unit=("tests/shared/test_journal_batch",),
+    ),
+    Mutant(
+        "a final status is overwritten",
+        "dispatcher/sms_status_store.c",
+        """ " WHEN l.status || ' ' || i.status = ANY ($1::text[])"""
+        """ THEN 'apply'" """,
+        """ " WHEN $1::text[] IS NOT NULL THEN 'apply'" """,
+        unit=("tests/dispatcher/test_sms_status_store",),
+    ),
+    Mutant(
+        "a status that comes again is an error",
+        "dispatcher/sms_status_store.c",
+        """ " WHEN l.seen_states & i.bit <> 0 THEN 'repeat'" """,
+        """ " WHEN l.seen_states & i.bit < 0 THEN 'repeat'" """,
+        unit=("tests/dispatcher/test_sms_status_store",),
+    ),
+    Mutant(
+        "an update that comes before its message is an error",
+        "dispatcher/sms_status_store.c",
+        "    bool wait = u->known || uuid_node(&u->id) != s->node_id;\n",
+        "    bool wait = uuid_node(&u->id) != s->node_id;\n",
+        unit=("tests/dispatcher/test_sms_status_store",),
+    ),
+    Mutant(
+        "any signature of an update will do",
+        "fcgi/sms.c",
+        "    if (verdict == SIGNATURE_GOOD) {\n",
+        "    if (verdict == SIGNATURE_GOOD || verdict == SIGNATURE_WRONG) {\n",
+        e2e=("tests/e2e/test_sms.py", "-k", "test_signatures and lighttpd"),
+    ),
+    Mutant(
+        "an old signature holds",
+        "shared/signature.c",
+        "    if (list.unix_s < now_unix_s - SIGNATURE_TOLERANCE_S ||\n",
+        "    if (list.unix_s < 0 ||\n",
+        unit=("tests/shared/test_signature",),
+    ),
 ]
 
 
