@@ -7,11 +7,13 @@ root, everything runs as one unprivileged user. Nothing sleeps for time to
 pass: wait_for() waits for conditions, with generous deadlines.
 """
 import atexit
+import contextlib
 import http.client
 import json
 import os
 import pathlib
 import pwd
+import random
 import re
 import resource
 import shutil
@@ -55,10 +57,19 @@ def wait_for(condition, what, seconds=DEADLINE_S, every=0.02):
         time.sleep(every)
 
 
+_given_ports = set()
+
+
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """One that the kernel gives nobody who asks for any port, and that is
+    given here but once."""
+    while True:
+        port = random.randrange(10240, 32768)
+        with socket.socket() as s, contextlib.suppress(OSError):
+            s.bind(("127.0.0.1", port))
+            if port not in _given_ports:
+                _given_ports.add(port)
+                return port
 
 
 def raise_descriptors(count=70000):

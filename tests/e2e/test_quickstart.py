@@ -13,6 +13,8 @@ import urllib.request
 
 import pytest
 
+import harness
+
 TOP = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("BUILD_DIR", TOP / "build")).resolve()
 
@@ -22,12 +24,6 @@ def quickstart(folder, *arguments):
     return subprocess.run(
         [TOP / "quickstart", "--no-install", "--dir", folder, *arguments],
         env=environment, capture_output=True, text=True, timeout=180)
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def pid_of(folder, name):
@@ -45,7 +41,7 @@ def ready(port):
 def instance(tmp_path):
     """Runs in a folder too deep for the path of a socket."""
     folder = tmp_path / ("deep" * 20) / "state"
-    port = free_port()
+    port = harness.free_port()
     outcome = quickstart(folder, "--detach", "--port", str(port))
     assert outcome.returncode == 0, outcome.stdout + outcome.stderr
     yield folder, port, outcome.stdout
