@@ -147,9 +147,9 @@ MUTANTS = [
         "of a split batch one half is not on disk",
         "dispatcher/sms_record.c",
         "        if (flight->halves[i] != NULL) {\n"
-        "            rc = make_batch(journal, flight->halves[i]);\n",
+        "            rc = make_half(journal, flight->halves[i], saved[i], no);\n",
         "        if (flight->halves[i] != NULL && i == 0) {\n"
-        "            rc = make_batch(journal, flight->halves[i]);\n",
+        "            rc = make_half(journal, flight->halves[i], saved[i], no);\n",
         unit=("tests/dispatcher/test_sms",),
     ),
     Mutant(
