@@ -238,7 +238,7 @@ class Copy:
         self.log = os.path.join(folder, "mutants.log")
         shutil.copytree(
             source, self.top, symlinks=True,
-            ignore=shutil.ignore_patterns("build*", "var", ".git"))
+            ignore=shutil.ignore_patterns("build", "build-*", "var", ".git"))
         os.mkdir(self.build)
 
     def make(self, *targets):
