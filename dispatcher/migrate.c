@@ -193,7 +193,7 @@ compare(struct migration *m, int *done)
         return failed(m, "reading sluice_migrations", rc);
     }
     for (int row = 0; rc == RC_OK && row < pg_rows(result); row++) {
-        int number = (int)strtol(pg_value(result, row, 0), NULL, 10);
+        int number = (int)pg_number(result, row, 0);
         const char *name = pg_value(result, row, 1);
 
         *done = number;

@@ -109,7 +109,7 @@ put_row(struct sms_notifier *n, const struct pg_result *rows, int row)
                 "\"changed_at\":\"%s\"}",
                 row == 0 ? '[' : ',', no, pg_value(rows, row, 1),
                 pg_value(rows, row, 2),
-                clock_rfc3339(strtoll(pg_value(rows, row, 3), NULL, 10), time));
+                clock_rfc3339(pg_number(rows, row, 3), time));
     if (row == 0) {
         (void)snprintf(n->first, sizeof(n->first), "%s", no);
     }

@@ -391,14 +391,6 @@ store_name(const void *self, size_t index, char out[JOURNAL_ITEM_BYTES])
 /* ---- statements -----------------------------------------------------------
  */
 
-static int64_t
-number_at(const struct pg_result *result, int column)
-{
-    const char *value = pg_value(result, 0, column);
-
-    return value != NULL ? strtoll(value, NULL, 10) : 0;
-}
-
 /* Run a statement with COUNTS; *last = its last number. */
 static enum rc
 run_judging(struct status_store *s, struct pg *pg, const char *sql,
@@ -410,12 +402,12 @@ run_judging(struct status_store *s, struct pg *pg, const char *sql,
     *last = 0;
     if (rc == RC_OK) {
         metrics_add(s->metrics, METRIC_SMS_UPDATES_APPLIED_TOTAL, SERVICE_COUNT,
-                    number_at(result, 0));
+                    pg_number(result, 0, 0));
         metrics_add(s->metrics, METRIC_SMS_UPDATES_REPEATED_TOTAL,
-                    SERVICE_COUNT, number_at(result, 1));
+                    SERVICE_COUNT, pg_number(result, 0, 1));
         metrics_add(s->metrics, METRIC_SMS_UPDATE_ERRORS_TOTAL, SERVICE_COUNT,
-                    number_at(result, 2));
-        *last = number_at(result, 3);
+                    pg_number(result, 0, 2));
+        *last = pg_number(result, 0, 3);
     }
     pg_result_free(&result);
     return rc;
@@ -633,9 +625,9 @@ next_window(struct pg *pg, int64_t after, int64_t *last, bool *full)
     *full = false;
     (void)snprintf(after_text, sizeof(after_text), "%" PRId64, after);
     rc = pg_exec(pg, window_sql, 1, params, &result);
-    if (rc == RC_OK && number_at(result, 0) > 0) {
-        *full = number_at(result, 0) >= strtoll(WINDOW_ROWS, NULL, 10);
-        *last = number_at(result, 1);
+    if (rc == RC_OK && pg_number(result, 0, 0) > 0) {
+        *full = pg_number(result, 0, 0) >= strtoll(WINDOW_ROWS, NULL, 10);
+        *last = pg_number(result, 0, 1);
     }
     pg_result_free(&result);
     return rc;
@@ -658,7 +650,7 @@ expire(struct status_store *s, struct pg *pg, const char *const *window,
     rc = pg_exec(pg, expire_sql, ARRAY_COUNT(params), params, &result);
     if (rc == RC_OK) {
         metrics_add(s->metrics, METRIC_SMS_UPDATE_ERRORS_TOTAL, SERVICE_COUNT,
-                    number_at(result, 0));
+                    pg_number(result, 0, 0));
     }
     pg_result_free(&result);
     return rc;
@@ -693,7 +685,7 @@ note_early(struct status_store *s, struct pg *pg)
 
     if (rc == RC_OK) {
         metrics_set(s->metrics, METRIC_SMS_UPDATES_EARLY, SERVICE_COUNT,
-                    number_at(result, 0));
+                    pg_number(result, 0, 0));
     }
     pg_result_free(&result);
     return rc;

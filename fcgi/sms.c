@@ -76,7 +76,7 @@ reply_not_found(const struct request *request, struct reply *reply)
 static void
 ask_sms(const struct request *request, struct ask *ask, struct reply *reply)
 {
-    const struct sms_places places = {
+    const struct lookup places = {
         .journal = ask->journal, .pg = ask->pg, .node_id = ask->conf->node.id};
     struct sms_entry entry;
     struct uuid id;

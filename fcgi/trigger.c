@@ -64,7 +64,7 @@ static bool
 find_call(const struct request *request, const struct ask *ask,
           struct call_entry *call, struct reply *reply)
 {
-    const struct calls_places places = {
+    const struct lookup places = {
         .journal = ask->journal, .pg = ask->pg, .node_id = ask->conf->node.id};
     struct uuid id;
     enum rc rc = RC_AGAIN;

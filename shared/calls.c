@@ -6,8 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "shared/clock.h"
-
 #define MS(column) "round(extract(epoch from " column ") * 1000)::bigint"
 
 static void
@@ -62,14 +60,6 @@ state_named(const char *name)
     return state < CALL_STATES ? (enum call_state)state : CALL_UNKNOWN;
 }
 
-static int64_t
-number_at(const struct pg_result *result, int column)
-{
-    const char *value = pg_value(result, 0, column);
-
-    return value != NULL ? strtoll(value, NULL, 10) : 0;
-}
-
 static enum rc
 find_in_database(struct pg *pg, const struct uuid *id, struct call_entry *out)
 {
@@ -90,10 +80,10 @@ find_in_database(struct pg *pg, const struct uuid *id, struct call_entry *out)
         rc = RC_AGAIN;
     } else {
         out->state = state_named(pg_value(result, 0, 0));
-        out->attempts = number_at(result, 1);
-        out->created_unix_ms = number_at(result, 2);
-        out->dialed_unix_ms = number_at(result, 3);
-        out->finished_unix_ms = number_at(result, 4);
+        out->attempts = pg_number(result, 0, 1);
+        out->created_unix_ms = pg_number(result, 0, 2);
+        out->dialed_unix_ms = pg_number(result, 0, 3);
+        out->finished_unix_ms = pg_number(result, 0, 4);
         error_copy(out, pg_value(result, 0, 5));
     }
     pg_result_free(&result);
@@ -101,7 +91,7 @@ find_in_database(struct pg *pg, const struct uuid *id, struct call_entry *out)
 }
 
 enum rc
-calls_find(const struct calls_places *places, const struct uuid *id,
+calls_find(const struct lookup *places, const struct uuid *id,
            struct call_entry *out)
 {
     enum rc in_journal;
@@ -112,11 +102,8 @@ calls_find(const struct calls_places *places, const struct uuid *id,
     if (in_journal == RC_OK) {
         return RC_OK;
     }
-    rc = find_in_database(places->pg, id, out);
-    if (rc == RC_AGAIN &&
-        (in_journal != RC_AGAIN || uuid_node(id) != places->node_id)) {
-        rc = RC_IO;
-    }
+    rc = lookup_verdict(places, id, in_journal,
+                        find_in_database(places->pg, id, out));
     return rc;
 }
 
@@ -126,19 +113,6 @@ calls_eta_s(const struct conf_call *conf, int64_t position)
     int64_t windows = position > 0 ? (position - 1) / conf->rate_count : 0;
 
     return (windows * conf->rate_window_ms + 999) / 1000;
-}
-
-static void
-json_time(struct text *out, const char *name, int64_t unix_ms)
-{
-    char time[CLOCK_RFC3339_BYTES];
-
-    text_printf(out, ",\"%s\":", name);
-    if (unix_ms == 0) {
-        text_puts(out, "null");
-    } else {
-        text_printf(out, "\"%s\"", clock_rfc3339(unix_ms, time));
-    }
 }
 
 void
@@ -154,9 +128,9 @@ calls_json(const struct call_entry *entry, const struct conf_call *conf,
     } else {
         text_int(out, entry->attempts);
     }
-    json_time(out, "created_at", entry->created_unix_ms);
-    json_time(out, "dialed_at", entry->dialed_unix_ms);
-    json_time(out, "finished_at", entry->finished_unix_ms);
+    text_json_time(out, "created_at", entry->created_unix_ms);
+    text_json_time(out, "dialed_at", entry->dialed_unix_ms);
+    text_json_time(out, "finished_at", entry->finished_unix_ms);
     text_puts(out, ",\"last_error\":");
     if (entry->error[0] == '\0') {
         text_puts(out, "null");

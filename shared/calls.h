@@ -8,7 +8,7 @@
 #include "shared/call_msg.h"
 #include "shared/conf.h"
 #include "shared/journal.h"
-#include "shared/pg.h"
+#include "shared/lookup.h"
 #include "shared/rc.h"
 #include "shared/text.h"
 #include "shared/uuid.h"
@@ -24,17 +24,10 @@ struct call_entry {
     char error[JOURNAL_REASON_BYTES]; /* UTF-8; "" for none */
 };
 
-/* Where a look-up goes. All are the asking thread's. */
-struct calls_places {
-    struct journal *journal;
-    struct pg *pg;
-    int64_t node_id; /* whose journal this is */
-};
-
 /* What is known of a call. RC_AGAIN: there is no such call. RC_IO: it cannot be
  * known now, for a place does not answer, or the call is another node's and
  * not yet in the database. */
-enum rc calls_find(const struct calls_places *places, const struct uuid *id,
+enum rc calls_find(const struct lookup *places, const struct uuid *id,
                    struct call_entry *out) MUST_CHECK;
 
 /* Append the document: {"call_id", "status", "attempts", "created_at",

@@ -20,6 +20,7 @@ libshared_a_SOURCES = \
 	%D%/journal_work.c \
 	%D%/json.c %D%/json.h \
 	%D%/log.c %D%/log.h \
+	%D%/lookup.c %D%/lookup.h \
 	%D%/objects.c %D%/objects.h \
 	%D%/pg.c %D%/pg.h \
 	%D%/push.c %D%/push.h \

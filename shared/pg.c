@@ -454,6 +454,14 @@ pg_value(const struct pg_result *r, int row, int column)
 }
 
 int64_t
+pg_number(const struct pg_result *r, int row, int column)
+{
+    const char *value = pg_value(r, row, column);
+
+    return value != NULL ? strtoll(value, NULL, 10) : 0;
+}
+
+int64_t
 pg_affected(const struct pg_result *r)
 {
     /* "" for a command that changes no rows. */

@@ -49,6 +49,8 @@ enum rc pg_exec_script(struct pg *pg, const char *sql) MUST_CHECK;
 int pg_rows(const struct pg_result *r);
 /* Value as text, NULL when SQL NULL. Owned by r. */
 const char *pg_value(const struct pg_result *r, int row, int column);
+/* Value of an integer column; 0 when SQL NULL. */
+int64_t pg_number(const struct pg_result *r, int row, int column);
 /* Rows that the command changed. */
 int64_t pg_affected(const struct pg_result *r);
 void pg_result_free(struct pg_result **r);

@@ -6,8 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "shared/clock.h"
-
 #define MS(column) "round(extract(epoch from " column ") * 1000)::bigint"
 #define HOUR_MS INT64_C(3600000)
 
@@ -34,14 +32,6 @@ find_in_journal(struct journal *journal, const struct uuid *id,
     return RC_OK;
 }
 
-static int64_t
-number_at(const struct pg_result *result, int row, int column)
-{
-    const char *value = pg_value(result, row, column);
-
-    return value != NULL ? strtoll(value, NULL, 10) : 0;
-}
-
 static enum rc
 find_in_database(struct pg *pg, const struct uuid *id, struct sms_entry *out)
 {
@@ -64,16 +54,16 @@ find_in_database(struct pg *pg, const struct uuid *id, struct sms_entry *out)
 
         rc = sms_state_parse(status, strlen(status), &out->state);
         rc = rc == RC_OK ? RC_OK : RC_IO; /* a newer schema's state */
-        out->received_unix_ms = number_at(result, 0, 1);
-        out->sent_unix_ms = number_at(result, 0, 2);
-        out->updated_unix_ms = number_at(result, 0, 3);
+        out->received_unix_ms = pg_number(result, 0, 1);
+        out->sent_unix_ms = pg_number(result, 0, 2);
+        out->updated_unix_ms = pg_number(result, 0, 3);
     }
     pg_result_free(&result);
     return rc;
 }
 
 enum rc
-sms_find(const struct sms_places *places, const struct uuid *id,
+sms_find(const struct lookup *places, const struct uuid *id,
          struct sms_entry *out)
 {
     enum rc in_journal;
@@ -84,28 +74,12 @@ sms_find(const struct sms_places *places, const struct uuid *id,
     if (in_journal == RC_OK) {
         return RC_OK;
     }
-    rc = find_in_database(places->pg, id, out);
-    if (rc == RC_AGAIN &&
-        (in_journal != RC_AGAIN || uuid_node(id) != places->node_id)) {
-        rc = RC_IO;
-    }
+    rc = lookup_verdict(places, id, in_journal,
+                        find_in_database(places->pg, id, out));
     if (rc != RC_OK) {
         *out = (struct sms_entry){.id = *id};
     }
     return rc;
-}
-
-static void
-put_time(struct text *out, const char *name, int64_t unix_ms)
-{
-    char time[CLOCK_RFC3339_BYTES];
-
-    text_printf(out, ",\"%s\":", name);
-    if (unix_ms == 0) {
-        text_puts(out, "null");
-    } else {
-        text_printf(out, "\"%s\"", clock_rfc3339(unix_ms, time));
-    }
 }
 
 void
@@ -122,9 +96,9 @@ sms_json(const struct sms_entry *entry, struct text *out)
     } else {
         text_json_string(out, entry->error, strlen(entry->error));
     }
-    put_time(out, "received_at", entry->received_unix_ms);
-    put_time(out, "sent_at", entry->sent_unix_ms);
-    put_time(out, "updated_at", entry->updated_unix_ms);
+    text_json_time(out, "received_at", entry->received_unix_ms);
+    text_json_time(out, "sent_at", entry->sent_unix_ms);
+    text_json_time(out, "updated_at", entry->updated_unix_ms);
     text_putc(out, '}');
 }
 
@@ -148,12 +122,12 @@ static struct sms_statistics
 statistics_at(const struct pg_result *result, int row)
 {
     return (struct sms_statistics){
-        .batches_sent = number_at(result, row, 1),
-        .batches_failed = number_at(result, row, 2),
-        .messages = number_at(result, row, 3),
-        .attempts = number_at(result, row, 4),
-        .p50_ms = number_at(result, row, 5),
-        .p99_ms = number_at(result, row, 6),
+        .batches_sent = pg_number(result, row, 1),
+        .batches_failed = pg_number(result, row, 2),
+        .messages = pg_number(result, row, 3),
+        .attempts = pg_number(result, row, 4),
+        .p50_ms = pg_number(result, row, 5),
+        .p99_ms = pg_number(result, row, 6),
     };
 }
 

@@ -7,18 +7,12 @@
 #include <stdint.h>
 
 #include "shared/journal.h"
+#include "shared/lookup.h"
 #include "shared/pg.h"
 #include "shared/rc.h"
 #include "shared/sms_state.h"
 #include "shared/text.h"
 #include "shared/uuid.h"
-
-/* Where a look-up goes. All are the asking thread's. */
-struct sms_places {
-    struct journal *journal;
-    struct pg *pg;
-    int64_t node_id; /* whose journal this is */
-};
 
 struct sms_entry {
     struct uuid id;
@@ -33,7 +27,7 @@ struct sms_entry {
 /* What is known of a message. RC_AGAIN: there is none. RC_IO: it cannot be
  * known now, for a place does not answer, or it is another node's and not yet
  * in the database. */
-enum rc sms_find(const struct sms_places *places, const struct uuid *id,
+enum rc sms_find(const struct lookup *places, const struct uuid *id,
                  struct sms_entry *out) MUST_CHECK;
 
 /* Append {"id", "status", "dead", "last_error", "received_at", "sent_at",

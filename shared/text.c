@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "shared/clock.h"
+
 #define DEFAULT_MAX_BYTES ((size_t)64 << 20)
 #define FIRST_CAPACITY 256U
 #define INT64_DIGITS 20U /* with the sign */
@@ -228,6 +230,19 @@ text_json_string(struct text *t, const char *data, size_t bytes)
         text_append(t, data + from, i - from);
     }
     text_putc(t, '"');
+}
+
+void
+text_json_time(struct text *t, const char *name, int64_t unix_ms)
+{
+    char time[CLOCK_RFC3339_BYTES];
+
+    text_printf(t, ",\"%s\":", name);
+    if (unix_ms == 0) {
+        text_puts(t, "null");
+    } else {
+        text_printf(t, "\"%s\"", clock_rfc3339(unix_ms, time));
+    }
 }
 
 int

@@ -30,6 +30,8 @@ void text_printf(struct text *t, const char *format, ...) PRINTF_LIKE(2, 3);
 void text_int(struct text *t, int64_t value);
 /* "..." with JSON escapes; bytes that are not UTF-8 become U+FFFD. */
 void text_json_string(struct text *t, const char *data, size_t bytes);
+/* ,"name":"2026-01-02T03:04:05.678Z", a further member; 0: null. */
+void text_json_time(struct text *t, const char *name, int64_t unix_ms);
 
 /* Length (1-4) of the well-formed UTF-8 sequence that data begins with (no
  * surrogate, nothing overlong, <= U+10FFFF); 0: none, or bytes == 0. Any

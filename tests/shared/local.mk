@@ -21,6 +21,7 @@ unit_tests += \
 	%D%/test_journal_work \
 	%D%/test_json \
 	%D%/test_log \
+	%D%/test_lookup \
 	%D%/test_objects \
 	%D%/test_pg \
 	%D%/test_rc \

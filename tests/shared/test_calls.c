@@ -19,7 +19,7 @@ static const struct conf_call conf = {.rate_count = 25,
 
 struct calls_fixture {
     struct fixture *f;
-    struct calls_places places;
+    struct lookup places;
     struct pg *nowhere;
 };
 

@@ -52,6 +52,8 @@ parameters_and_results_are_text_and_null(void **state)
                      RC_OK);
     assert_int_equal(pg_rows(result), 1);
     assert_string_equal(pg_value(result, 0, 0), "8");
+    assert_int_equal(pg_number(result, 0, 0), 8);
+    assert_int_equal(pg_number(result, 0, 1), 0);
     assert_null(pg_value(result, 0, 1));
     assert_string_equal(pg_value(result, 0, 2), "it's");
     pg_result_free(&result);

@@ -16,7 +16,7 @@
 #define ABSENT_FOREIGN "01890000-0000-7000-8000-00000002002b"
 
 struct places_fixture {
-    struct sms_places places;
+    struct lookup places;
     struct pg *nowhere;
     enum rc rc; /* what the journal says */
     struct journal_entry entry;
@@ -82,8 +82,7 @@ teardown(void **state)
 }
 
 static enum rc
-find_at(const struct sms_places *places, const char *text,
-        struct sms_entry *out)
+find_at(const struct lookup *places, const char *text, struct sms_entry *out)
 {
     struct uuid id;
 
@@ -135,7 +134,7 @@ static void
 one_in_the_journal_is_accepted_whatever_the_database_does(void **state)
 {
     struct places_fixture *f = *state;
-    struct sms_places places = f->places;
+    struct lookup places = f->places;
     struct sms_entry entry;
 
     places.pg = f->nowhere;
@@ -177,7 +176,7 @@ static void
 absent_is_only_what_no_place_can_know(void **state)
 {
     struct places_fixture *f = *state;
-    struct sms_places places = f->places;
+    struct lookup places = f->places;
     struct sms_entry entry;
 
     assert_int_equal(find(f, ABSENT, &entry), RC_AGAIN);

@@ -228,6 +228,20 @@ hex_digits_have_a_value_in_either_case(void **state)
     assert_int_equal(known, 22);
 }
 
+static void
+times_are_members_and_0_is_null(void **state)
+{
+    struct text t = {0};
+
+    (void)state;
+    text_json_time(&t, "sent_at", 1795276193678);
+    text_json_time(&t, "updated_at", 0);
+    assert_string_equal(text_cstr(&t),
+                        ",\"sent_at\":\"2026-11-21T15:49:53.678Z\""
+                        ",\"updated_at\":null");
+    text_free(&t);
+}
+
 int
 main(void)
 {
@@ -239,6 +253,7 @@ main(void)
         cmocka_unit_test(reset_keeps_the_memory_and_free_leaves_an_empty_text),
         cmocka_unit_test(integers_are_written_to_both_ends_of_their_range),
         cmocka_unit_test(json_strings_are_escaped_and_made_utf_8),
+        cmocka_unit_test(times_are_members_and_0_is_null),
         cmocka_unit_test(utf_8_lengths_stop_at_the_bounds_of_unicode),
         cmocka_unit_test(hex_digits_have_a_value_in_either_case),
     };
