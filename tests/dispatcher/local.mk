@@ -1,5 +1,6 @@
 libfixtures_a_SOURCES += \
-	%D%/http_fixture.c %D%/http_fixture.h
+	%D%/http_fixture.c %D%/http_fixture.h \
+	%D%/writer_fixture.c %D%/writer_fixture.h
 unit_tests += \
 	%D%/test_backoff \
 	%D%/test_batcher \

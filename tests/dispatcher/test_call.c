@@ -1,6 +1,7 @@
 /* The call service with a fake poster, a writer that a test commits by hand,
  * the real limiter and a real journal, which outlives the service: a test may
  * kill the one and start another. */
+#include "tests/dispatcher/writer_fixture.h"
 #include "tests/shared/journal_fixture.h"
 
 #include <inttypes.h>
@@ -56,12 +57,7 @@ struct world {
         int64_t at_us;
     } starts[STARTS];
     size_t start_count;
-    /* writer */
-    struct write *writes[CALLS];
-    size_t write_count;
-    unsigned writer_full; /* refuse so many submits */
-    unsigned submits;
-    unsigned groups_to_undo; /* of each, before it is committed */
+    struct fake_writer writer;
     unsigned wakes;
     unsigned callocs_to_fail;
     struct uuid ids[CALLS]; /* by seq */
@@ -260,16 +256,7 @@ enum rc
 __wrap_writer_submit(struct writer *writer, struct write *write)
 {
     assert_ptr_equal(writer, w);
-    if (w->writer_full > 0) {
-        w->writer_full--;
-        return RC_FULL;
-    }
-    assert_non_null(write->apply);
-    assert_ptr_equal(write->reply_to, &w->writes);
-    assert_true(w->write_count < CALLS);
-    w->writes[w->write_count++] = write;
-    w->submits++;
-    return RC_OK;
+    return fake_writer_submit(&w->writer, write);
 }
 
 static void
@@ -291,7 +278,7 @@ service_start_again(void)
         .metrics = w->metrics,
         .journal = w->reader,
         .boot_us = w->now.boot_us,
-        .replies = (struct queue *)&w->writes,
+        .replies = w->writer.reply_to,
         .outcome_added = wake,
         .store = (struct store_pg *)w,
     };
@@ -305,6 +292,8 @@ world_new(void **state)
     (void)state;
     w = calloc(1, sizeof(*w));
     assert_non_null(w);
+    w->writer.max = CALLS;
+    w->writer.reply_to = (struct queue *)&w->writer;
     assert_int_equal(fixture_setup((void **)&w->f), 0);
     w->reader = fixture_journal(w->f, JOURNAL_READER);
     w->boot = BOOT_A;
@@ -345,40 +334,17 @@ tick(void)
     assert_true(w->wait_ms >= 0);
 }
 
-static void
-apply_all(struct write *const *writes, size_t count)
-{
-    assert_int_equal(journal_begin(w->f->dispatcher), RC_OK);
-    for (size_t i = 0; i < count; i++) {
-        enum rc rc = writes[i]->apply(w->f->dispatcher, writes[i]);
-
-        assert_true(rc == RC_OK || rc == RC_AGAIN);
-        writes[i]->rc = RC_OK;
-    }
-}
-
 /* The writer's turn: one group, then the replies. False: nothing waits. */
 static bool
 commit(void)
 {
-    struct write *writes[CALLS];
-    size_t count = w->write_count;
+    struct write *writes[FAKE_WRITES_MAX];
+    size_t count = fake_writer_commit(&w->writer, w->f->dispatcher, writes);
 
-    if (count == 0) {
-        return false;
-    }
-    memcpy(writes, w->writes, sizeof(writes));
-    w->write_count = 0;
-    for (unsigned undone = 0; undone < w->groups_to_undo; undone++) {
-        apply_all(writes, count);
-        journal_rollback(w->f->dispatcher);
-    }
-    apply_all(writes, count);
-    assert_int_equal(journal_commit(w->f->dispatcher), RC_OK);
     for (size_t i = 0; i < count; i++) {
         call_service.written(w->service, writes[i], w->now);
     }
-    return true;
+    return count > 0;
 }
 
 /* All that can be done at this moment. */
@@ -484,10 +450,10 @@ die(void)
 {
     call_service.free(&w->service);
     assert_null(w->service);
-    for (size_t i = 0; i < w->write_count; i++) {
-        call_free((struct call *)w->writes[i]);
+    for (size_t i = 0; i < w->writer.count; i++) {
+        call_free((struct call *)w->writer.writes[i]);
     }
-    w->write_count = 0;
+    w->writer.count = 0;
 }
 
 /* Another process, to which the feed hands what is in the queue. */
@@ -635,7 +601,7 @@ a_call_is_dialled_at_once_from_idle(void **state)
     seq = call();
     tick();
     assert_int_equal(w->start_count, 0); /* not before it is on disk */
-    assert_int_equal(w->write_count, 1);
+    assert_int_equal(w->writer.count, 1);
     commit();
     assert_int_equal(w->start_count, 1);
     assert_true(on_line(seq));
@@ -1130,7 +1096,7 @@ a_429_between_the_permit_and_the_start_holds_the_start_back(void **state)
     turn();
     second = call();
     tick(); /* it has a permit, and is on its way to the disk */
-    assert_int_equal(w->write_count, 1);
+    assert_int_equal(w->writer.count, 1);
     answer(first, 429);
     tick();
     turn();
@@ -1277,7 +1243,7 @@ a_dial_that_was_not_committed_never_was(void **state)
 
     (void)state;
     tick();
-    assert_int_equal(w->write_count, 1);
+    assert_int_equal(w->writer.count, 1);
     die();
     start();
     turn();
@@ -1464,15 +1430,15 @@ the_limiter_is_noted_when_it_changes(void **state)
 
     (void)state;
     tick();
-    assert_true(((struct call *)w->writes[0])->note[0] != '\0');
+    assert_true(((struct call *)w->writer.writes[0])->note[0] != '\0');
     turn();
     (void)call();
     tick();
-    assert_string_equal(((struct call *)w->writes[0])->note, "");
+    assert_string_equal(((struct call *)w->writer.writes[0])->note, "");
     turn();
     answer(first, 429);
     tick();
-    assert_true(((struct call *)w->writes[0])->note[0] != '\0');
+    assert_true(((struct call *)w->writer.writes[0])->note[0] != '\0');
 }
 
 static void
@@ -1601,19 +1567,19 @@ a_full_writer_loses_nothing(void **state)
     int64_t seq = call();
 
     (void)state;
-    w->writer_full = 3;
+    w->writer.full = 3;
     tick();
     assert_false(call_service.idle(w->service));
     assert_in_range(w->wait_ms, 1, 10);
     let_pass(100, 10);
     assert_true(on_line(seq));
-    w->writer_full = 3;
+    w->writer.full = 3;
     answer(seq, 500);
     tick();
     assert_false(call_service.idle(w->service));
     let_pass(2000, 10);
     assert_true(on_line(seq));
-    w->writer_full = 3;
+    w->writer.full = 3;
     answer(seq, 200);
     let_pass(100, 10);
     assert_ended(seq, CALL_ANSWERED, 2, "");
@@ -1628,7 +1594,7 @@ what_the_full_writer_refused_goes_in_order_of_arrival(void **state)
     (void)state;
     (void)call();
     (void)call();
-    w->writer_full = 3;
+    w->writer.full = 3;
     tick();
     turn();
     for (size_t i = 0; i < 3; i++) {
@@ -1647,11 +1613,11 @@ what_a_full_writer_refused_counts_as_in_flight(void **state)
     for (int i = 0; i < 8; i++) {
         (void)call();
     }
-    w->writer_full = 100;
+    w->writer.full = 100;
     tick();
-    w->writer_full = 0;
+    w->writer.full = 0;
     turn();
-    assert_int_equal(w->submits, 2); /* no DIALING without a dial */
+    assert_int_equal(w->writer.submits, 2); /* no DIALING without a dial */
     assert_int_equal(w->start_count, 2);
 }
 
@@ -1674,7 +1640,7 @@ a_write_that_waited_does_not_free_a_slot_taken_since(void **state)
     turn();
     pass(WINDOW_MS + GUARD_MS);
     answer(first, 200);
-    w->writer_full = 1; /* its end waits, the dial of the second does not */
+    w->writer.full = 1; /* its end waits, the dial of the second does not */
     tick();
     commit();
     assert_true(on_line(second));
@@ -1736,9 +1702,9 @@ a_write_that_the_journal_refuses_is_left_to_the_next_start(void **state)
 
     (void)state;
     tick();
-    assert_int_equal(w->write_count, 1);
-    write = w->writes[0];
-    w->write_count = 0;
+    assert_int_equal(w->writer.count, 1);
+    write = w->writer.writes[0];
+    w->writer.count = 0;
     write->rc = RC_INVALID;
     call_service.written(w->service, write, w->now);
     assert_true(call_service.idle(w->service));
@@ -1768,7 +1734,7 @@ groups_that_the_writer_repeats_leave_one_of_each(void **state)
     int64_t canceled;
 
     (void)state;
-    w->groups_to_undo = 2;
+    w->writer.groups_to_undo = 2;
     hand_over(broken, w->now.unix_ms, bad, strlen(bad));
     again = call();
     canceled = call();
@@ -1795,17 +1761,20 @@ nothing_is_dialled_or_ended_while_the_journal_fails(void **state)
 
     (void)state;
     tick(); /* outside of a group every change fails */
-    assert_int_equal(w->writes[0]->apply(w->f->edge, w->writes[0]), RC_IO);
+    assert_int_equal(
+        w->writer.writes[0]->apply(w->f->edge, w->writer.writes[0]), RC_IO);
     turn();
     assert_true(on_line(seq));
     answer(seq, 503);
     tick();
-    assert_int_equal(w->writes[0]->apply(w->f->edge, w->writes[0]), RC_IO);
+    assert_int_equal(
+        w->writer.writes[0]->apply(w->f->edge, w->writer.writes[0]), RC_IO);
     turn();
     let_pass(1000, 100);
     answer(seq, 200);
     tick();
-    assert_int_equal(w->writes[0]->apply(w->f->edge, w->writes[0]), RC_IO);
+    assert_int_equal(
+        w->writer.writes[0]->apply(w->f->edge, w->writer.writes[0]), RC_IO);
     turn();
     assert_ended(seq, CALL_ANSWERED, 2, "");
 }
@@ -1821,9 +1790,9 @@ what_a_refused_write_had_to_note_is_noted_by_the_next(void **state)
     turn();
     answer(first, 429);
     tick();
-    assert_int_equal(w->write_count, 1); /* QUEUED again, and the pause */
-    write = w->writes[0];
-    w->write_count = 0;
+    assert_int_equal(w->writer.count, 1); /* QUEUED again, and the pause */
+    write = w->writer.writes[0];
+    w->writer.count = 0;
     write->rc = RC_BUG;
     call_service.written(w->service, write, w->now);
     answer(second, 200);
@@ -1891,7 +1860,7 @@ there_is_room_for_1024_calls(void **state)
     }
     assert_false(call_service.has_room(w->service));
     tick(); /* three go to the writer, and still are in its hands */
-    assert_int_equal(w->write_count, 3);
+    assert_int_equal(w->writer.count, 3);
     assert_false(call_service.has_room(w->service));
     assert_int_equal(
         metrics_get(w->metrics, METRIC_ACTIVE_REQUESTS, SERVICE_CALL), 1024);

@@ -2,6 +2,7 @@
  * a real journal, which outlives the service: a test may kill the one and start
  * another. Whatever a test does, the fake provider sees a batch id with one
  * body only, and before that batch and members are on disk. */
+#include "tests/dispatcher/writer_fixture.h"
 #include "tests/shared/journal_fixture.h"
 
 #include <inttypes.h>
@@ -70,11 +71,7 @@ struct world {
     /* backoff */
     int64_t backoff_base_ms;
     int64_t backoff_attempt; /* of the last call; 0: none */
-    /* writer */
-    struct write *writes[WRITES];
-    size_t write_count;
-    unsigned writer_full; /* refuse so many submits */
-    unsigned groups_to_undo;
+    struct fake_writer writer;
     unsigned wakes;
     unsigned callocs_to_fail;
 };
@@ -330,15 +327,7 @@ enum rc
 __wrap_writer_submit(struct writer *writer, struct write *write)
 {
     assert_ptr_equal(writer, w);
-    if (w->writer_full > 0) {
-        w->writer_full--;
-        return RC_FULL;
-    }
-    assert_non_null(write->apply);
-    assert_ptr_equal(write->reply_to, &w->writes);
-    assert_true(w->write_count < WRITES);
-    w->writes[w->write_count++] = write;
-    return RC_OK;
+    return fake_writer_submit(&w->writer, write);
 }
 
 static void
@@ -360,7 +349,7 @@ service_start_again(void)
         .metrics = w->metrics,
         .journal = w->reader,
         .boot_us = w->now.boot_us,
-        .replies = (struct queue *)&w->writes,
+        .replies = w->writer.reply_to,
         .outcome_added = wake,
         .store = (struct store_pg *)w,
     };
@@ -375,6 +364,8 @@ world_new(void **state)
     (void)state;
     w = calloc(1, sizeof(*w));
     assert_non_null(w);
+    w->writer.max = WRITES;
+    w->writer.reply_to = (struct queue *)&w->writer;
     w->requests = calloc(REQUESTS, sizeof(w->requests[0]));
     w->lines = calloc(REQUESTS, sizeof(w->lines[0]));
     assert_non_null(w->requests);
@@ -404,10 +395,10 @@ die(void)
 {
     sms_service.free(&w->service);
     assert_null(w->service);
-    for (size_t i = 0; i < w->write_count; i++) {
-        sms_flight_free((struct sms_flight *)w->writes[i]);
+    for (size_t i = 0; i < w->writer.count; i++) {
+        sms_flight_free((struct sms_flight *)w->writer.writes[i]);
     }
-    w->write_count = 0;
+    w->writer.count = 0;
 }
 
 static int
@@ -443,36 +434,15 @@ tick(void)
     assert_true(w->wait_ms >= 0);
 }
 
-static void
-apply_all(struct write *const *writes, size_t count)
-{
-    assert_int_equal(journal_begin(w->f->dispatcher), RC_OK);
-    for (size_t i = 0; i < count; i++) {
-        enum rc rc = writes[i]->apply(w->f->dispatcher, writes[i]);
-
-        assert_true(rc == RC_OK || rc == RC_AGAIN);
-        writes[i]->rc = RC_OK;
-    }
-}
-
 /* The writer's turn: one group, without the replies. */
 static size_t
 commit_silently(struct write **writes)
 {
-    size_t count = w->write_count;
+    size_t count = fake_writer_commit(&w->writer, w->f->dispatcher, writes);
 
-    if (count == 0) {
-        return 0;
+    if (count > 0) {
+        (void)ledger_of_sms();
     }
-    memcpy(writes, w->writes, count * sizeof(writes[0]));
-    w->write_count = 0;
-    for (unsigned undone = 0; undone < w->groups_to_undo; undone++) {
-        apply_all(writes, count);
-        journal_rollback(w->f->dispatcher);
-    }
-    apply_all(writes, count);
-    assert_int_equal(journal_commit(w->f->dispatcher), RC_OK);
-    (void)ledger_of_sms();
     return count;
 }
 
@@ -480,7 +450,7 @@ commit_silently(struct write **writes)
 static bool
 commit(void)
 {
-    struct write *writes[WRITES];
+    struct write *writes[FAKE_WRITES_MAX];
     size_t count = commit_silently(writes);
 
     for (size_t i = 0; i < count; i++) {
@@ -1402,7 +1372,7 @@ a_refused_batch_is_split_until_the_poison_stands_alone(void **state)
 static void
 a_split_is_one_transaction_and_nothing_leaves_before_it(void **state)
 {
-    struct write *writes[WRITES];
+    struct write *writes[FAKE_WRITES_MAX];
 
     (void)state;
     w->conf.sms.batch_size = 5;
@@ -1412,7 +1382,7 @@ a_split_is_one_transaction_and_nothing_leaves_before_it(void **state)
     answer(0, 422);
     tick();
     tick();
-    assert_int_equal(w->write_count, 1); /* the split */
+    assert_int_equal(w->writer.count, 1); /* the split */
     assert_int_equal(w->request_count, 1);
     assert_batches(1);
     assert_all_in_batches(5);
@@ -1558,7 +1528,7 @@ crash_maybe(struct crash *c)
 static void
 crash_turn(struct crash *c)
 {
-    struct write *writes[WRITES];
+    struct write *writes[FAKE_WRITES_MAX];
     size_t count;
 
     crash_maybe(c);
@@ -1569,9 +1539,9 @@ crash_turn(struct crash *c)
     count = commit_silently(writes);
     if (c->step == c->die_at && count > 0) { /* on disk, without the replies */
         for (size_t i = 0; i < count; i++) {
-            w->writes[i] = writes[i];
+            w->writer.writes[i] = writes[i];
         }
-        w->write_count = count;
+        w->writer.count = count;
         crash_maybe(c);
         return;
     }
@@ -1868,23 +1838,23 @@ a_full_writer_loses_nothing(void **state)
 {
     (void)state;
     (void)messages(3);
-    w->writer_full = 3;
+    w->writer.full = 3;
     turn();
     assert_false(sms_service.idle(w->service));
     assert_in_range(w->wait_ms, 1, 10);
     let_pass(100, 10);
     assert_int_equal(w->request_count, 1);
-    w->writer_full = 3;
+    w->writer.full = 3;
     answer(0, 500);
     let_pass(2000, 10);
     assert_int_equal(w->request_count, 2);
-    w->writer_full = 3;
+    w->writer.full = 3;
     answer(1, 422);
     let_pass(100, 10);
     assert_int_equal(w->request_count, 4);
     answer(2, 200);
     answer(3, 422);
-    w->writer_full = 3;
+    w->writer.full = 3;
     let_pass(100, 10);
     assert_saved(1, 2);
     assert_dead(3, 3, "HTTP 422");
@@ -1896,12 +1866,12 @@ a_full_writer_does_not_raise_what_is_in_flight(void **state)
 {
     (void)state;
     (void)messages(30);
-    w->writer_full = 100;
+    w->writer.full = 100;
     (void)feed();
     for (int i = 0; i < 5; i++) {
         tick();
     }
-    w->writer_full = 0;
+    w->writer.full = 0;
     turn();
     assert_batches(4); /* none is made to wait */
     assert_int_equal(w->request_count, 4);
@@ -1992,9 +1962,9 @@ a_write_that_the_journal_refuses_is_left_to_the_next_start(void **state)
         struct write *write;
 
         tick();
-        assert_int_equal(w->write_count, 1);
-        write = w->writes[0];
-        w->write_count = 0;
+        assert_int_equal(w->writer.count, 1);
+        write = w->writer.writes[0];
+        w->writer.count = 0;
         write->rc = RC_BUG;
         sms_service.written(w->service, write, w->now);
         assert_true(sms_service.idle(w->service));
@@ -2021,7 +1991,7 @@ static void
 groups_that_the_writer_repeats_leave_one_of_each(void **state)
 {
     (void)state;
-    w->groups_to_undo = 2;
+    w->writer.groups_to_undo = 2;
     (void)messages(3);
     turn();
     report(3);
@@ -2057,8 +2027,9 @@ nothing_goes_on_while_the_journal_fails(void **state)
             answer(w->request_count - 1, answers[i]);
         }
         tick(); /* outside of a group every change fails */
-        assert_int_equal(w->write_count, 1);
-        assert_int_equal(w->writes[0]->apply(w->f->edge, w->writes[0]), RC_IO);
+        assert_int_equal(w->writer.count, 1);
+        assert_int_equal(
+            w->writer.writes[0]->apply(w->f->edge, w->writer.writes[0]), RC_IO);
         turn();
         let_pass(2000, 500);
     }
@@ -2317,7 +2288,7 @@ answer_somehow(void)
 static void
 random_trouble(int message)
 {
-    struct write *writes[WRITES];
+    struct write *writes[FAKE_WRITES_MAX];
     struct journal_entry entry;
     enum rc rc =
         journal_locate(w->f->dispatcher, SERVICE_SMS, &w->ids[message], &entry);
@@ -2338,8 +2309,8 @@ random_trouble(int message)
         }
         break;
     case 2: /* committed, and nobody was told */
-        w->write_count = commit_silently(writes);
-        memcpy(w->writes, writes, w->write_count * sizeof(writes[0]));
+        w->writer.count = commit_silently(writes);
+        memcpy(w->writer.writes, writes, w->writer.count * sizeof(writes[0]));
         die();
         assert_int_equal(service_start_again(), RC_OK);
         break;
@@ -2348,7 +2319,7 @@ random_trouble(int message)
         assert_int_equal(service_start_again(), RC_OK);
         break;
     case 4:
-        w->writer_full = draw(4);
+        w->writer.full = draw(4);
         break;
     default:
         w->callocs_to_fail = draw(3);
@@ -2428,7 +2399,7 @@ random_step(void)
 static void
 bring_to_an_end(void)
 {
-    w->writer_full = 0;
+    w->writer.full = 0;
     w->paused = false;
     for (int round = 0; round < 3; round++) {
         for (int i = 1; i <= w->numbers; i++) {

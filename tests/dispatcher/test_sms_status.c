@@ -1,6 +1,7 @@
 /* The service of the provider's status updates with a writer that a test
  * commits by hand and a real journal, in which messages stand in every place
  * that there is. */
+#include "tests/dispatcher/writer_fixture.h"
 #include "tests/shared/journal_fixture.h"
 
 #include <inttypes.h>
@@ -33,10 +34,7 @@ struct world {
     struct uuid ids[MESSAGES]; /* of messages, by number from 1 */
     int numbers;
     struct uuid update_ids[WRITES]; /* of requests, by seq */
-    struct write *writes[WRITES];
-    size_t write_count;
-    unsigned writer_full;
-    unsigned groups_to_undo;
+    struct fake_writer writer;
     unsigned wakes;
     unsigned allocations_to_fail;
     unsigned looks_to_fail;
@@ -92,14 +90,7 @@ enum rc
 __wrap_writer_submit(struct writer *writer, struct write *write)
 {
     assert_ptr_equal(writer, w);
-    if (w->writer_full > 0) {
-        w->writer_full--;
-        return RC_FULL;
-    }
-    assert_ptr_equal(write->reply_to, &w->writes);
-    assert_true(w->write_count < WRITES);
-    w->writes[w->write_count++] = write;
-    return RC_OK;
+    return fake_writer_submit(&w->writer, write);
 }
 
 static void
@@ -120,7 +111,7 @@ service_start_again(void)
         .writer = (struct writer *)w,
         .metrics = w->metrics,
         .journal = w->reader,
-        .replies = (struct queue *)&w->writes,
+        .replies = w->writer.reply_to,
         .outcome_added = wake,
         .store = (struct store_pg *)w,
     };
@@ -135,6 +126,8 @@ world_new(void **state)
     (void)state;
     w = calloc(1, sizeof(*w));
     assert_non_null(w);
+    w->writer.max = WRITES;
+    w->writer.reply_to = (struct queue *)&w->writer;
     assert_int_equal(fixture_setup((void **)&w->f), 0);
     w->reader = fixture_journal(w->f, JOURNAL_READER);
     w->now = (struct now){.ms = 1000, .unix_ms = FIXTURE_NOW};
@@ -154,10 +147,10 @@ written(struct write *write, enum rc rc)
 static void
 die(void)
 {
-    for (size_t i = 0; i < w->write_count; i++) { /* only to free it */
-        written(w->writes[i], RC_BUG);
+    for (size_t i = 0; i < w->writer.count; i++) { /* only to free it */
+        written(w->writer.writes[i], RC_BUG);
     }
-    w->write_count = 0;
+    w->writer.count = 0;
     sms_status_service.free(&w->service);
     assert_null(w->service);
 }
@@ -194,38 +187,16 @@ tick(void)
     assert_true(w->wait_ms >= 0);
 }
 
-static void
-apply_all(struct write *const *writes, size_t count)
-{
-    assert_int_equal(journal_begin(w->f->dispatcher), RC_OK);
-    for (size_t i = 0; i < count; i++) {
-        enum rc rc = writes[i]->apply(w->f->dispatcher, writes[i]);
-
-        assert_true(rc == RC_OK || rc == RC_AGAIN);
-    }
-}
-
 static bool
 commit(void)
 {
-    struct write *writes[WRITES];
-    size_t count = w->write_count;
+    struct write *writes[FAKE_WRITES_MAX];
+    size_t count = fake_writer_commit(&w->writer, w->f->dispatcher, writes);
 
-    if (count == 0) {
-        return false;
-    }
-    memcpy(writes, w->writes, sizeof(writes));
-    w->write_count = 0;
-    for (unsigned undone = 0; undone < w->groups_to_undo; undone++) {
-        apply_all(writes, count);
-        journal_rollback(w->f->dispatcher);
-    }
-    apply_all(writes, count);
-    assert_int_equal(journal_commit(w->f->dispatcher), RC_OK);
     for (size_t i = 0; i < count; i++) {
         written(writes[i], RC_OK);
     }
-    return true;
+    return count > 0;
 }
 
 static bool
@@ -625,7 +596,7 @@ one_that_dies_meanwhile_is_saved_too(void **state)
     (void)report(1);
     (void)feed();
     tick();
-    assert_int_equal(w->write_count, 1);
+    assert_int_equal(w->writer.count, 1);
     bury(1);
     assert_true(commit());
     assert_saved(saved, 1);
@@ -760,7 +731,7 @@ a_full_writer_loses_nothing(void **state)
     for (int i = 1; i <= 3; i++) {
         (void)report(i);
     }
-    w->writer_full = 5;
+    w->writer.full = 5;
     (void)feed();
     tick();
     assert_false(sms_status_service.idle(w->service));
@@ -786,7 +757,7 @@ while_the_journal_cannot_be_read_requests_wait_in_order(void **state)
     (void)feed();
     tick();
     tick();
-    assert_int_equal(w->write_count, 0);
+    assert_int_equal(w->writer.count, 0);
     assert_in_range(w->wait_ms, 1, 10);
     turn();
     assert_int_equal(ledger_of(SERVICE_SMS_STATUS).outcomes, 2);
@@ -829,7 +800,7 @@ groups_that_the_writer_repeats_leave_one_of_each(void **state)
     struct text body = {0};
 
     (void)state;
-    w->groups_to_undo = 2;
+    w->writer.groups_to_undo = 2;
     (void)messages(2);
     bury(1);
     add(&body, 1, SMS_CONFIRMED);
@@ -854,7 +825,8 @@ nothing_is_noted_while_the_journal_fails(void **state)
     (void)report(1);
     (void)feed();
     tick();
-    assert_int_equal(w->writes[0]->apply(w->f->edge, w->writes[0]), RC_IO);
+    assert_int_equal(
+        w->writer.writes[0]->apply(w->f->edge, w->writer.writes[0]), RC_IO);
     turn();
     assert_saved((const int[]){1}, 1);
 }
@@ -906,9 +878,9 @@ there_is_room_for_8_requests(void **state)
     assert_true(feed());
     assert_int_equal(w->cursor, IN_HAND_MAX);
     assert_false(sms_status_service.has_room(w->service));
-    w->writer_full = 3;
+    w->writer.full = 3;
     tick(); /* with the writer, or before it: still in its hands */
-    assert_int_equal(w->write_count, IN_HAND_MAX - 3);
+    assert_int_equal(w->writer.count, IN_HAND_MAX - 3);
     assert_false(sms_status_service.has_room(w->service));
     assert_int_equal(
         metrics_get(w->metrics, METRIC_ACTIVE_REQUESTS, SERVICE_SMS_STATUS),
@@ -962,7 +934,7 @@ what_is_in_its_hands_at_the_end_is_freed(void **state)
     for (int i = 0; i < 6; i++) {
         (void)report(1);
     }
-    w->writer_full = 2;
+    w->writer.full = 2;
     (void)feed();
     tick();
     w->looks_to_fail = 100;
