@@ -5,6 +5,7 @@ dist_migrations_DATA = \
 	%D%/migrations/0002_calls.sql \
 	%D%/migrations/0003_sms.sql
 
+
 examplesdir = $(docdir)/examples
 dist_examples_DATA = \
 	%D%/sluice.conf.example \

@@ -47,7 +47,7 @@ sluiced_LDADD = libdispatcher.a libshared.a $(DISPATCHER_LIBS)
 
 bin_PROGRAMS += sluicectl
 sluicectl_SOURCES = %D%/sluicectl.c
-sluicectl_LDADD = libdispatcher.a libshared.a $(SHARED_LIBS)
+sluicectl_LDADD = libdispatcher.a libshared.a $(DISPATCHER_LIBS)
 
 bin_PROGRAMS += sluice-simulate
 sluice_simulate_SOURCES = %D%/simulate.c

@@ -19,7 +19,8 @@ libedge_a_SOURCES = \
 	%D%/route.c %D%/route.h \
 	%D%/side_pool.c %D%/side_pool.h
 
-pkglibexec_PROGRAMS += callback.fcgi sms.fcgi status.fcgi trigger.fcgi
+pkglibexec_PROGRAMS += callback.fcgi sms.fcgi \
+	status.fcgi trigger.fcgi
 callback_fcgi_SOURCES = %D%/callback.c
 callback_fcgi_LDADD = libedge.a libshared.a $(EDGE_LIBS)
 sms_fcgi_SOURCES = %D%/sms.c
