@@ -135,22 +135,10 @@ call_msg_from_request(const char *body, size_t bytes, const char *countries,
 
     memset(out, 0, sizeof(*out));
     errors->count = 0;
-    if (bytes == 0) {
-        field_errors_add(errors, "", "the body is empty");
-        return RC_INVALID;
+    rc = fields_scan(body, bytes, tokens, TAPE_TOKENS, &json, errors);
+    if (rc == RC_OK) {
+        rc = fields_read(&json, request_fields, FIELD_COUNT, values, errors);
     }
-    rc = json_scan(body, bytes, tokens, TAPE_TOKENS, &json);
-    if (rc == RC_FULL) {
-        field_errors_add(errors, "", "at most %u values, these are more",
-                         TAPE_TOKENS);
-        return RC_INVALID;
-    }
-    if (rc != RC_OK) {
-        field_errors_add(errors, "", "not valid JSON: %s at byte %u",
-                         json.error, (unsigned)json.error_at);
-        return RC_INVALID;
-    }
-    rc = fields_read(&json, request_fields, FIELD_COUNT, values, errors);
     if (rc != RC_OK) {
         return rc;
     }

@@ -92,6 +92,27 @@ collect(const struct json *json, const struct field *table, unsigned count,
 }
 
 enum rc
+fields_scan(const char *body, size_t bytes, struct json_token *tokens,
+            uint32_t max_tokens, struct json *json, struct field_errors *errors)
+{
+    enum rc rc;
+
+    if (bytes == 0) {
+        field_errors_add(errors, "", "the body is empty");
+        return RC_INVALID;
+    }
+    rc = json_scan(body, bytes, tokens, max_tokens, json);
+    if (rc == RC_FULL) {
+        field_errors_add(errors, "", "at most %u values, these are more",
+                         (unsigned)max_tokens);
+    } else if (rc != RC_OK) {
+        field_errors_add(errors, "", "not valid JSON: %s at byte %u",
+                         json->error, (unsigned)json->error_at);
+    }
+    return rc == RC_OK ? RC_OK : RC_INVALID;
+}
+
+enum rc
 fields_read(const struct json *json, const struct field *table, unsigned count,
             uint32_t *values, struct field_errors *errors)
 {

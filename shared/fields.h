@@ -36,6 +36,12 @@ struct field {
 void field_errors_add(struct field_errors *errors, const char *field,
                       const char *format, ...) PRINTF_LIKE(3, 4);
 
+/* json_scan() of a request's body; RC_INVALID: errors say why, also that it is
+ * empty or holds more than max_tokens values. Any thread. */
+enum rc fields_scan(const char *body, size_t bytes, struct json_token *tokens,
+                    uint32_t max_tokens, struct json *json,
+                    struct field_errors *errors) MUST_CHECK;
+
 /* Look up every field of the table (count entries) in the scanned document,
  * whose root must be an object. values[k] = token index of field k, 0 when it
  * is absent and not required. RC_INVALID: errors filled. Any thread. */

@@ -95,28 +95,6 @@ read_content(const struct json *json, uint32_t token, struct sms_msg *out,
     }
 }
 
-/* False: errors say what is wrong with the document itself. */
-static bool
-scan(const char *body, size_t bytes, struct json_token *tokens,
-     struct json *json, struct field_errors *errors)
-{
-    enum rc rc;
-
-    if (bytes == 0) {
-        field_errors_add(errors, "", "the body is empty");
-        return false;
-    }
-    rc = json_scan(body, bytes, tokens, TAPE_TOKENS, json);
-    if (rc == RC_FULL) {
-        field_errors_add(errors, "", "at most %u values, these are more",
-                         TAPE_TOKENS);
-    } else if (rc != RC_OK) {
-        field_errors_add(errors, "", "not valid JSON: %s at byte %u",
-                         json->error, (unsigned)json->error_at);
-    }
-    return rc == RC_OK;
-}
-
 enum rc
 sms_msg_from_request(const char *body, size_t bytes, struct sms_msg *out,
                      struct field_errors *errors)
@@ -127,7 +105,7 @@ sms_msg_from_request(const char *body, size_t bytes, struct sms_msg *out,
 
     clear(out);
     errors->count = 0;
-    if (!scan(body, bytes, tokens, &json, errors) ||
+    if (fields_scan(body, bytes, tokens, TAPE_TOKENS, &json, errors) != RC_OK ||
         fields_read(&json, request_fields, FIELD_COUNT, values, errors) !=
             RC_OK) {
         return RC_INVALID;

@@ -171,19 +171,14 @@ scan(struct decoding *d, const char *body, size_t bytes,
     size_t max_tokens = bytes / 2 + JSON_MAX_DEPTH + 1;
     enum rc rc;
 
-    if (bytes == 0) {
-        field_errors_add(errors, "", "the body is empty");
-        return RC_INVALID;
-    }
     d->tokens = malloc(max_tokens * sizeof(*d->tokens));
     if (d->tokens == NULL) {
         return RC_NOMEM;
     }
-    rc = json_scan(body, bytes, d->tokens, (uint32_t)max_tokens, &d->json);
+    rc = fields_scan(body, bytes, d->tokens, (uint32_t)max_tokens, &d->json,
+                     errors);
     if (rc != RC_OK) {
-        field_errors_add(errors, "", "not valid JSON: %s at byte %u",
-                         d->json.error, (unsigned)d->json.error_at);
-        return RC_INVALID;
+        return rc;
     }
     if (d->tokens[0].type != JSON_OBJECT) {
         field_errors_add(errors, "", "the body must be a JSON object");

@@ -42,6 +42,34 @@ assert_error(const struct field_errors *errors, unsigned i, const char *field,
 }
 
 static void
+a_body_that_is_no_document_says_why(void **state)
+{
+    static const struct {
+        const char *body;
+        const char *reason;
+    } bodies[] = {
+        {"", "the body is empty"},
+        {"[1,2,3]", "at most 3 values, these are more"},
+        {"[1,]", "not valid JSON: "},
+    };
+    struct json json;
+
+    (void)state;
+    for (unsigned i = 0; i < ARRAY_COUNT(bodies); i++) {
+        struct field_errors errors = {0};
+
+        assert_int_equal(fields_scan(bodies[i].body, strlen(bodies[i].body),
+                                     tokens, 3, &json, &errors),
+                         RC_INVALID);
+        assert_int_equal(errors.count, 1);
+        assert_string_equal(errors.list[0].field, "");
+        assert_memory_equal(errors.list[0].reason, bodies[i].reason,
+                            strlen(bodies[i].reason));
+    }
+    assert_int_equal(fields_scan("[1,2]", 5, tokens, 3, &json, NULL), RC_OK);
+}
+
+static void
 members_are_found_by_name_alias_and_any_case(void **state)
 {
     static const char *const texts[] = {
@@ -196,6 +224,7 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_body_that_is_no_document_says_why),
         cmocka_unit_test(members_are_found_by_name_alias_and_any_case),
         cmocka_unit_test(either_boolean_is_a_boolean_and_nothing_else_is),
         cmocka_unit_test(every_missing_and_every_wrong_member_is_named),
