@@ -1,4 +1,5 @@
 libfixtures_a_SOURCES += \
+	%D%/feed_fixture.c %D%/feed_fixture.h \
 	%D%/http_fixture.c %D%/http_fixture.h \
 	%D%/writer_fixture.c %D%/writer_fixture.h
 unit_tests += \

@@ -2,6 +2,7 @@
  * a real journal, which outlives the service: a test may kill the one and start
  * another. Whatever a test does, the fake provider sees a batch id with one
  * body only, and before that batch and members are on disk. */
+#include "tests/dispatcher/feed_fixture.h"
 #include "tests/dispatcher/writer_fixture.h"
 #include "tests/shared/journal_fixture.h"
 
@@ -53,7 +54,7 @@ struct world {
     struct now now;
     int64_t wait_ms; /* as the last tick wanted it */
     bool paused;
-    int64_t cursor; /* the feed's */
+    struct fake_feed feed;
     /* messages, by number from 1 */
     struct uuid ids[MESSAGES];
     int numbers;         /* given out */
@@ -354,7 +355,7 @@ service_start_again(void)
         .store = (struct store_pg *)w,
     };
 
-    w->cursor = 0;
+    w->feed = (struct fake_feed){.ops = &sms_service, .journal = w->reader};
     return sms_service.new(&w->service, &context);
 }
 
@@ -459,32 +460,11 @@ commit(void)
     return count > 0;
 }
 
-/* Hand over what the queue has behind the cursor, at most so many messages,
- * while there is room. */
+/* At most so many messages. */
 static bool
 feed_some(size_t most)
 {
-    struct journal_page page = {0};
-    bool any = false;
-    enum rc rc = journal_queue_page(w->reader, SERVICE_SMS, w->cursor, most,
-                                    1 << 24, &page);
-
-    assert_true(rc == RC_OK || rc == RC_AGAIN); /* no journal yet */
-    for (size_t i = 0; i < page.count && sms_service.has_room(w->service);
-         i++) {
-        const struct journal_row *row = &page.rows[i];
-        struct work *work =
-            work_new(SERVICE_SMS, row->seq, row->received_unix_ms, &row->id,
-                     row->body, row->body_bytes);
-
-        assert_non_null(work);
-        work->broken = row->broken;
-        w->cursor = row->seq;
-        sms_service.accept(w->service, work, w->now);
-        any = true;
-    }
-    journal_page_free(&page);
-    return any;
+    return fake_feed(&w->feed, w->service, most, w->now);
 }
 
 static bool
@@ -1823,7 +1803,7 @@ a_member_that_comes_back_later_than_its_batch_is_not_lost(void **state)
     assert_int_equal(retry(3), RC_OK);
     seq = located(3).seq;
     turn();
-    assert_true(w->cursor >= seq);
+    assert_true(w->feed.cursor >= seq);
     let_pass(500, 50);
     answer_all(200, 10000);
     assert_saved(1, 3);

@@ -1,6 +1,7 @@
 /* The service of the provider's status updates with a writer that a test
  * commits by hand and a real journal, in which messages stand in every place
  * that there is. */
+#include "tests/dispatcher/feed_fixture.h"
 #include "tests/dispatcher/writer_fixture.h"
 #include "tests/shared/journal_fixture.h"
 
@@ -30,7 +31,7 @@ struct world {
     struct now now;
     int64_t wait_ms;
     bool paused;
-    int64_t cursor;            /* the feed's */
+    struct fake_feed feed;
     struct uuid ids[MESSAGES]; /* of messages, by number from 1 */
     int numbers;
     struct uuid update_ids[WRITES]; /* of requests, by seq */
@@ -116,7 +117,8 @@ service_start_again(void)
         .store = (struct store_pg *)w,
     };
 
-    w->cursor = 0;
+    w->feed =
+        (struct fake_feed){.ops = &sms_status_service, .journal = w->reader};
     return sms_status_service.new(&w->service, &context);
 }
 
@@ -202,27 +204,7 @@ commit(void)
 static bool
 feed(void)
 {
-    struct journal_page page = {0};
-    bool any = false;
-
-    assert_int_equal(journal_queue_page(w->reader, SERVICE_SMS_STATUS,
-                                        w->cursor, WRITES, 1 << 24, &page),
-                     RC_OK);
-    for (size_t i = 0;
-         i < page.count && sms_status_service.has_room(w->service); i++) {
-        const struct journal_row *row = &page.rows[i];
-        struct work *work =
-            work_new(SERVICE_SMS_STATUS, row->seq, row->received_unix_ms,
-                     &row->id, row->body, row->body_bytes);
-
-        assert_non_null(work);
-        work->broken = row->broken;
-        w->cursor = row->seq;
-        sms_status_service.accept(w->service, work, w->now);
-        any = true;
-    }
-    journal_page_free(&page);
-    return any;
+    return fake_feed(&w->feed, w->service, WRITES, w->now);
 }
 
 static void
@@ -876,7 +858,7 @@ there_is_room_for_8_requests(void **state)
         (void)report(1);
     }
     assert_true(feed());
-    assert_int_equal(w->cursor, IN_HAND_MAX);
+    assert_int_equal(w->feed.cursor, IN_HAND_MAX);
     assert_false(sms_status_service.has_room(w->service));
     w->writer.full = 3;
     tick(); /* with the writer, or before it: still in its hands */

@@ -2,8 +2,8 @@
  * real journal when the test says so. A test's __wrap_writer_submit hands them
  * on:
  *
- *     w->writer.reply_to = (struct queue *)&w->writer;     the context's
- * replies return fake_writer_submit(&w->writer, write);
+ *     w->writer.reply_to = the context's replies;
+ *     return fake_writer_submit(&w->writer, write);
  *     ...
  *     count = fake_writer_commit(&w->writer, journal, writes);
  *
@@ -17,7 +17,7 @@
 #include "shared/journal.h"
 #include "shared/rc.h"
 
-#define FAKE_WRITES_MAX 2048
+#define FAKE_WRITES_MAX 8192
 
 struct fake_writer {
     struct write *writes[FAKE_WRITES_MAX]; /* that wait, in order */
