@@ -1,6 +1,7 @@
 # The base that both sides use.
 noinst_LIBRARIES += libshared.a
 libshared_a_SOURCES = \
+	%D%/address.c %D%/address.h \
 	%D%/call_msg.c %D%/call_msg.h \
 	%D%/calls.c %D%/calls.h \
 	%D%/callback_msg.c %D%/callback_msg.h \

@@ -89,10 +89,13 @@ homes()
 zmq shared/push\.|dispatcher/feed
 cjson/|cJSON shared/report\.
 fcgi fcgi/edge
-curl/ dispatcher/transfers[_.]
+curl/ dispatcher/(transfers[_.]|smtp\.)
+idn2 shared/address\.
+uni(case|norm|str) shared/address\.
 libpq-fe shared/pg\.|dispatcher/store_pg\.
 openssl/ shared/hash\.
-mongoc|bson dispatcher/store_mongo\.
+mongoc dispatcher/mongo\.
+bson dispatcher/(mongo\.|[a-z]*_mongo\.)
 sqlite3 shared/journal
 EOF
 }

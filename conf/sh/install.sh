@@ -4,12 +4,16 @@
 
 build_packages="autoconf automake gcc make pkg-config libc6-dev libfcgi-dev
     libzmq3-dev libcurl4-openssl-dev libcjson-dev libpq-dev libmongoc-dev
-    libsqlite3-dev libinih-dev libsystemd-dev libssl-dev libcmocka-dev"
+    libsqlite3-dev libinih-dev libsystemd-dev libssl-dev libidn2-dev
+    libunistring-dev libcmocka-dev"
 run_packages="ca-certificates curl lighttpd multiwatch postgresql procps
-    python3 python3-aiohttp python3-pip python3-venv spawn-fcgi util-linux"
-test_packages="apache2 apache2-utils clang clang-format libapache2-mod-fcgid
-    libclang-rt-14-dev python3-aiosmtpd python3-psycopg2 python3-pymongo
-    python3-pytest strace wrk xz-utils"
+    python3 python3-aiohttp python3-aiosmtpd python3-pip python3-venv
+    spawn-fcgi util-linux"
+test_packages="apache2 apache2-utils chromium chromium-driver clang
+    clang-format libapache2-mod-fcgid libclang-rt-14-dev python3-psycopg2
+    python3-pymongo python3-pytest python3-selenium strace w3m wrk xz-utils"
+# Whoever has Node from elsewhere has npm with it.
+command -v npm >/dev/null || test_packages="$test_packages npm"
 
 # install_packages NAME...: install those that are not here.
 install_packages()

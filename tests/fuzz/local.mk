@@ -1,12 +1,15 @@
 # libFuzzer harnesses: only in a build that was configured for them, which
 # `make fuzz` does.
 fuzzers = \
+	%D%/fuzz_address \
 	%D%/fuzz_callback_msg \
 	%D%/fuzz_fcgi_records \
 	%D%/fuzz_frame \
 	%D%/fuzz_journal_row \
 	%D%/fuzz_json \
 	%D%/fuzz_sms_update
+%C%_fuzz_address_SOURCES = %D%/fuzz_address.c %D%/replay.h
+%C%_fuzz_address_LDFLAGS = $(AM_LDFLAGS) -fsanitize=fuzzer
 %C%_fuzz_callback_msg_SOURCES = %D%/fuzz_callback_msg.c %D%/replay.h
 %C%_fuzz_callback_msg_LDFLAGS = $(AM_LDFLAGS) -fsanitize=fuzzer
 %C%_fuzz_fcgi_records_SOURCES = %D%/fuzz_fcgi_records.c %D%/replay.h

@@ -3,6 +3,7 @@ libfixtures_a_SOURCES += \
 	%D%/pg_fixture.c %D%/pg_fixture.h \
 	%D%/vfs_shim.c %D%/vfs_shim.h
 unit_tests += \
+	%D%/test_address \
 	%D%/test_call_msg \
 	%D%/test_callback_msg \
 	%D%/test_calls \
