@@ -11,6 +11,7 @@ libshared_a_SOURCES = \
 	%D%/fields.c %D%/fields.h \
 	%D%/frame.c %D%/frame.h \
 	%D%/hash.c %D%/hash.h \
+	%D%/invitation_msg.c %D%/invitation_msg.h \
 	%D%/journal.c %D%/journal.h \
 	%D%/journal_accept.c \
 	%D%/journal_batch.c %D%/journal_batch.h \

@@ -5,6 +5,7 @@ fuzzers = \
 	%D%/fuzz_callback_msg \
 	%D%/fuzz_fcgi_records \
 	%D%/fuzz_frame \
+	%D%/fuzz_invitation_msg \
 	%D%/fuzz_journal_row \
 	%D%/fuzz_json \
 	%D%/fuzz_sms_update
@@ -16,6 +17,8 @@ fuzzers = \
 %C%_fuzz_fcgi_records_LDFLAGS = $(AM_LDFLAGS) -fsanitize=fuzzer
 %C%_fuzz_frame_SOURCES = %D%/fuzz_frame.c %D%/replay.h
 %C%_fuzz_frame_LDFLAGS = $(AM_LDFLAGS) -fsanitize=fuzzer
+%C%_fuzz_invitation_msg_SOURCES = %D%/fuzz_invitation_msg.c %D%/replay.h
+%C%_fuzz_invitation_msg_LDFLAGS = $(AM_LDFLAGS) -fsanitize=fuzzer
 %C%_fuzz_journal_row_SOURCES = %D%/fuzz_journal_row.c %D%/replay.h
 %C%_fuzz_journal_row_LDFLAGS = $(AM_LDFLAGS) -fsanitize=fuzzer
 %C%_fuzz_json_SOURCES = %D%/fuzz_json.c %D%/replay.h

@@ -12,6 +12,7 @@ unit_tests += \
 	%D%/test_fields \
 	%D%/test_frame \
 	%D%/test_hash \
+	%D%/test_invitation_msg \
 	%D%/test_journal \
 	%D%/test_journal_accept \
 	%D%/test_journal_batch \
