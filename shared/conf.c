@@ -47,6 +47,7 @@ enum type {
     TYPE_URL,      /* one of the schemes */
     TYPE_ENDPOINT, /* ZeroMQ: a URL whose ipc path fits sun_path */
     TYPE_WORD,     /* one of the words */
+    TYPE_TEXT,     /* one line, any characters but controls */
     TYPE_PREFIXES, /* of phone numbers, separated by commas and blanks */
     TYPE_SECRETS,  /* one or two, separated by a comma */
 };
@@ -117,6 +118,13 @@ static const struct key keys[] = {
     {"edge", "max_connections", AT(edge, max_connections), .type = TYPE_INT,
      .min = 16, .max = 65536, .number = 4096,
      .help = "FastCGI connections of one handler"},
+    {"edge", "max_per_s", AT(edge, max_per_s), .type = TYPE_INT, .max = 1000000,
+     .help =
+         "requests that one handler process takes in a second, 0: no limit; "
+         "more wait for their turn"},
+    {"edge", "max_wait_ms", AT(edge, max_wait_ms), .type = TYPE_INT,
+     .unit = "ms", .max = 60000, .number = 2000,
+     .help = "whose turn is later than this gets 503"},
     {"dispatcher", "inbox_rows", AT(dispatcher, inbox_rows), .type = TYPE_INT,
      .min = 16, .max = 1000000, .number = 1024,
      .help = "requests in a service's inbox"},
@@ -132,6 +140,9 @@ static const struct key keys[] = {
     {"mongo", "uri", AT(mongo, uri), .type = TYPE_URL,
      .schemes = "mongodb mongodb+srv",
      .text = "mongodb://127.0.0.1:27017/sluice", .help = "MongoDB URI"},
+    {"mongo", "timeout_ms", AT(mongo, timeout_ms), .type = TYPE_INT,
+     .unit = "ms", .min = 100, .max = 600000, .number = 5000,
+     .help = "of connecting and of each command"},
     {"callback", "objects_url", AT(callback, objects_url), .type = TYPE_URL,
      .schemes = "http https", .text = "http://localhost:9010/objects/",
      .reloadable = true, .help = "an object's id is appended to it"},
@@ -227,6 +238,48 @@ static const struct key keys[] = {
      .type = TYPE_URL, .schemes = "http https", .derived = "none",
      .reloadable = true,
      .help = "messages' new states are posted to it, signed like updates"},
+    {"invitation", "fold_plus_tags", AT(invitation, fold_plus_tags),
+     .type = TYPE_WORD, .words = "no yes", .text = "no", .reloadable = true,
+     .help = "yes: `jo+tag@` is the same person as `jo@`"},
+    {"mail", "url", AT(mail, url), .type = TYPE_URL, .schemes = "smtp smtps",
+     .text = "smtp://localhost:9025", .reloadable = true,
+     .help = "the mail server; `smtps`: TLS from the first byte"},
+    {"mail", "tls", AT(mail, tls), .type = TYPE_WORD,
+     .words = "try none require", .text = "try", .reloadable = true,
+     .help = "STARTTLS on `smtp`: `require` sends nothing without it, nor to a "
+             "server whose certificate it cannot trust; `try` trusts any"},
+    {"mail", "username", AT(mail, username), .type = TYPE_TEXT,
+     .derived = "none", .reloadable = true,
+     .help = "none: no AUTH; with mail.tls = try only to this host"},
+    {"mail", "password", AT(mail, password), .type = TYPE_TEXT,
+     .derived = "none", .reloadable = true, .help = "of mail.username"},
+    {"mail", "from", AT(mail, from), .type = TYPE_TEXT,
+     .text = "Sluice <invitations@localhost>", .reloadable = true,
+     .help = "From, and the envelope's sender"},
+    {"mail", "templates", AT(mail, templates), .type = TYPE_PATH,
+     .derived = "the installed ones", .reloadable = true,
+     .help = "folder of welcome, apology and unknown: subject, text, HTML"},
+    {"mail", "max_per_s", AT(mail, max_per_s), .type = TYPE_INT, .unit = "1/s",
+     .max = 100000, .reloadable = true,
+     .help = "mails that one dispatcher sends; 0: no limit"},
+    {"mail", "max_in_flight", AT(mail, max_in_flight), .type = TYPE_INT,
+     .min = 1, .max = 100, .number = 4, .reloadable = true,
+     .help = "connections to the mail server at once"},
+    {"mail", "timeout_ms", AT(mail, timeout_ms), .type = TYPE_INT, .unit = "ms",
+     .min = 1000, .max = 600000, .number = 60000, .reloadable = true,
+     .help = "of one mail"},
+    {"mail", "retry_base_ms", AT(mail, retry_base_ms), .type = TYPE_INT,
+     .unit = "ms", .min = 1, .max = 3600000, .number = 60000,
+     .reloadable = true,
+     .help = "full jitter up to this * 2^(attempt-1), at most 1 h"},
+    {"mail", "retry_for_s", AT(mail, retry_for_s), .type = TYPE_INT,
+     .unit = "s", .max = 2592000, .number = 172800, .reloadable = true,
+     .help =
+         "from the first attempt; then, after 5 at least, a mail is given up"},
+    {"mail", "pause_ms", AT(mail, pause_ms), .type = TYPE_INT, .unit = "ms",
+     .min = 1, .max = 3600000, .number = 60000, .reloadable = true,
+     .help = "of all mail, when the server refuses us and not a recipient; "
+             "doubled up to 1 h"},
     {"auth", "keys_file", AT(auth, keys_file), .type = TYPE_PATH,
      .derived = "none", .help = "API keys; none: no key is asked for"},
 };
@@ -541,6 +594,24 @@ set_word(struct loader *l, const struct key *key, const char *value,
     }
 }
 
+static void
+set_text(struct loader *l, const struct key *key, const char *value,
+         const char *origin)
+{
+    bool plain = true;
+
+    for (const char *p = value; *p != '\0'; p++) {
+        plain = plain && (unsigned char)*p >= ' ' && *p != '\x7f';
+    }
+    /* The value itself is not shown: it may be a password. */
+    if (!plain || strlen(value) >= key->size) {
+        problem(l, origin, "%s.%s: at most %zu characters of one line",
+                key->section, key->name, key->size - 1);
+    } else {
+        memcpy(value_of(l->out, key), value, strlen(value) + 1);
+    }
+}
+
 /* Is it + and 1 to 7 digits, the first of which is not 0? */
 static bool
 is_prefix(const char *text, size_t bytes)
@@ -644,6 +715,9 @@ set_key(struct loader *l, const struct key *key, const char *value,
         break;
     case TYPE_WORD:
         set_word(l, key, value, origin);
+        break;
+    case TYPE_TEXT:
+        set_text(l, key, value, origin);
         break;
     case TYPE_PREFIXES:
         set_prefixes(l, key, value, origin);
@@ -1271,6 +1345,9 @@ print_range(FILE *to, const struct key *key)
         break;
     case TYPE_WORD:
         (void)fprintf(to, "one of: %s", key->words);
+        break;
+    case TYPE_TEXT:
+        (void)fprintf(to, "at most %zu characters", key->size - 1);
         break;
     case TYPE_PREFIXES:
         (void)fprintf(to, "prefixes: + and 1-%u digits", PREFIX_DIGITS_MAX);

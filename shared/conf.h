@@ -56,6 +56,8 @@ struct conf_edge {
     int64_t max_body_bytes;  /* edge.max_body_bytes 1..1 MiB; 65536 */
     int64_t body_timeout_ms; /* edge.body_timeout_ms 100..120000; 10000 */
     int64_t max_connections; /* edge.max_connections 16..65536; 4096 */
+    int64_t max_per_s;       /* edge.max_per_s 0..1M; 0: no limit */
+    int64_t max_wait_ms;     /* edge.max_wait_ms 0..60000; 2000: for its turn */
 };
 
 struct conf_dispatcher {
@@ -71,6 +73,8 @@ struct conf_postgres {
 
 struct conf_mongo {
     char uri[CONF_URL_BYTES]; /* mongo.uri; mongodb://127.0.0.1:27017/sluice */
+    int64_t timeout_ms;       /* mongo.timeout_ms: connect and each command;
+                                 100..600000; 5000 */
 };
 
 struct conf_callback {
@@ -116,6 +120,26 @@ struct conf_sms {
                                                  posted; "": nowhere */
 };
 
+struct conf_invitation {
+    char fold_plus_tags[8]; /* no | yes: is jo+x@ the same person as jo@? */
+};
+
+struct conf_mail {
+    char url[CONF_URL_BYTES]; /* smtp://localhost:9025, smtps:// */
+    char tls[16];             /* try | none | require: STARTTLS of smtp:// */
+    char username[256];       /* "": no AUTH */
+    char password[256];
+    char from[256];                  /* Sluice <invitations@localhost> */
+    char templates[CONF_PATH_BYTES]; /* a folder; "": the installed ones */
+    int64_t max_per_s;               /* 0..100000; 0: no limit */
+    int64_t max_in_flight;           /* 1..100; 4: connections at once */
+    int64_t timeout_ms;              /* 1000..600000; 60000: of one mail */
+    int64_t retry_base_ms;           /* 1..3600000; 60000 */
+    int64_t retry_for_s; /* 0..2592000; 172800: then it is given up */
+    int64_t pause_ms;    /* 1..3600000; 60000: after a refusal that is
+                            not the recipient's */
+};
+
 struct conf_auth {
     char keys_file[CONF_PATH_BYTES]; /* auth.keys_file; none */
 };
@@ -134,6 +158,8 @@ struct conf {
     struct conf_callback callback;
     struct conf_call call;
     struct conf_sms sms;
+    struct conf_invitation invitation;
+    struct conf_mail mail;
     struct conf_auth auth;
 };
 
