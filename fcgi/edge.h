@@ -6,7 +6,7 @@
  * frames.
  *
  *   loop: accept -> read -> route -> accept() -> journal_accept -> answer()
- *                    |         |  \               ^   |         -> push
+ *                    |         |  \     (pace)    ^   |         -> push
  *                    |         |   `-> a cancel ---'   | a cancel
  *                    |         `-> ask pool: ask() <---'
  *                    |             on a thread of its own
@@ -45,16 +45,25 @@ typedef void edge_answer_fn(const struct request *request, struct reply *reply);
 typedef void edge_ask_fn(const struct request *request, struct ask *ask,
                          struct reply *reply);
 
+/* Answer from what is in memory. Loop. */
+typedef void edge_show_fn(const struct request *request, struct reply *reply);
+/* A problem document is about to leave: it may become a page for a person.
+ * Status and headers stay. What has not come of the request (408, 413, 431) is
+ * "". Not asked of what an ask function said. Loop. */
+typedef void edge_on_problem_fn(const struct request *request,
+                                struct reply *reply);
+
 /* For how long a request without an Idempotency-Key stands for any like it
  * (the same caller and journal form) that follows; ms, 0: not at all. Loop. */
 typedef int64_t edge_once_fn(const struct conf *conf);
 
-/* A route is of one of three kinds:
+/* A route is of one of four kinds:
  *   commit   accept, answer  a new request
  *   cancel   cancel, ask     the request {id} becomes canceled if it waits;
  *                            whether it did, ask() tells from what is there
  *                            now (or from before, for {id} may be anything)
- *   reading  ask */
+ *   reading  ask
+ *   showing  show: needs neither journal nor database, nor a thread */
 struct edge_route {
     const char *method;   /* a GET route answers HEAD too */
     const char *path;     /* "/objects/{id}": {id} matches one segment */
@@ -64,6 +73,8 @@ struct edge_route {
     edge_once_fn *once; /* may be NULL: never */
     int cancel;         /* the state of a canceled one, not 0 */
     edge_ask_fn *ask;
+    edge_show_fn *show;
+    bool form;             /* a commit route that takes HTML forms, too */
     bool open;             /* no API key is asked (auth.keys_file) */
     size_t max_body_bytes; /* 0: edge.max_body_bytes */
 };
@@ -72,6 +83,7 @@ struct edge_app {
     const char *name; /* "callback.fcgi" */
     const struct edge_route *routes;
     size_t route_count;
+    edge_on_problem_fn *on_problem; /* may be NULL */
 };
 
 /* The whole program: configuration, socket (--listen PATH, LISTEN_FDS, or

@@ -23,6 +23,7 @@
 #include "fcgi/edge_listen.h"
 #include "fcgi/edge_take.h"
 #include "fcgi/edge_write.h"
+#include "fcgi/pace.h"
 #include "fcgi/side_pool.h"
 #include "shared/clock.h"
 #include "shared/log.h"
@@ -75,6 +76,11 @@ struct edge_loop {
     size_t max_body_bytes;    /* of any route: what is read */
     struct edge_batch *batch; /* NULL: the app commits nothing */
     struct push *push;
+    struct pace pace;           /* of commit routes */
+    struct exchange_list turns; /* wait for theirs, the next one first */
+    size_t turns_max;           /* the connections left are for others */
+    int64_t pace_logged_ms;
+    int64_t pace_refused_count; /* since that line */
     struct mailbox *back;
     struct side_pool *side;
     struct ask_pool *ask;
@@ -208,6 +214,7 @@ static void
 send_reply(struct edge_loop *loop, struct exchange *ex)
 {
     ex->sent = 0;
+    edge_take_leave(&loop->taker, ex);
     render(ex);
     if (!text_failed(&ex->wire) &&
         edge_write_now(ex->fd, &ex->wire, &ex->sent) == RC_OK) {
@@ -275,6 +282,75 @@ commit_batch(struct edge_loop *loop)
     edge_batch_clear(loop->batch);
 }
 
+/* Into the batch. */
+static void
+commit(struct edge_loop *loop, struct exchange *ex)
+{
+    if (edge_batch_is_full(loop->batch)) {
+        commit_batch(loop);
+    }
+    if (edge_batch_add(loop->batch, ex) != RC_OK) {
+        conn_close(loop->conns, ex->conn); /* cannot be */
+        exchange_put(loop, ex);
+    }
+}
+
+/* edge.max_per_s is exceeded by more than can wait. */
+static void
+refuse_turn(struct edge_loop *loop, struct exchange *ex, int64_t wait_ms)
+{
+    int64_t over_ms = wait_ms - loop->conf.edge.max_wait_ms;
+
+    loop->pace_refused_count++;
+    if (loop->now_ms - loop->pace_logged_ms >= LOG_EVERY_MS) {
+        log_event(LOG_WARN, "over_max_per_s", "waiting=%zu refused=%lld",
+                  loop->turns.count, (long long)loop->pace_refused_count);
+        loop->pace_logged_ms = loop->now_ms;
+        loop->pace_refused_count = 0;
+    }
+    reply_unavailable(&ex->reply, "too_many_requests",
+                      "More requests come than are taken in a second.",
+                      over_ms > 0 ? (int)((over_ms + 999) / 1000) : 1);
+    reply_and_put(loop, ex);
+}
+
+/* Let it wait for its turn, behind all who wait already, if that is needed.
+ * A loop that drains takes what it has. */
+static void
+take_turn(struct edge_loop *loop, struct exchange *ex)
+{
+    int64_t wait_ms = 0;
+    enum rc rc = RC_OK;
+
+    if (loop->drain_since_ms == 0 && ex->route->accept != NULL) {
+        rc = loop->turns.count < loop->turns_max
+                 ? pace_book(&loop->pace, loop->now_ms, &wait_ms)
+                 : RC_FULL;
+    }
+    if (rc != RC_OK) {
+        refuse_turn(loop, ex, wait_ms);
+    } else if (wait_ms > 0 ||
+               (loop->turns.count > 0 && ex->route->accept != NULL)) {
+        conn_unwatch(loop,
+                     ex->conn); /* as for a pool: an event would be lost */
+        ex->deadline_ms = loop->now_ms + wait_ms;
+        exchange_list_add(&loop->turns, ex);
+    } else {
+        commit(loop, ex);
+    }
+}
+
+/* Whose turn has come is committed with this turn's batch. */
+static void
+commit_turns(struct edge_loop *loop)
+{
+    while (loop->turns.first != NULL &&
+           (loop->turns.first->deadline_ms <= loop->now_ms ||
+            loop->drain_since_ms != 0)) {
+        commit(loop, exchange_list_take(&loop->turns));
+    }
+}
+
 /* A request has been read: check, and pass it on. */
 static void
 dispatch(struct edge_loop *loop, struct exchange *ex)
@@ -287,13 +363,7 @@ dispatch(struct edge_loop *loop, struct exchange *ex)
         ask(loop, ex);
         break;
     case EDGE_COMMIT:
-        if (edge_batch_is_full(loop->batch)) {
-            commit_batch(loop);
-        }
-        if (edge_batch_add(loop->batch, ex) != RC_OK) {
-            conn_close(loop->conns, ex->conn); /* cannot be */
-            exchange_put(loop, ex);
-        }
+        take_turn(loop, ex);
         break;
     }
 }
@@ -733,7 +803,14 @@ wait_ms(const struct edge_loop *loop)
         return 0;
     }
     if (loop->leads && !ticks) {
-        return -1;
+        if (loop->turns.first == NULL) {
+            return -1;
+        }
+        until_ms = INT64_MAX;
+    }
+    if (loop->turns.first != NULL &&
+        loop->turns.first->deadline_ms < until_ms) {
+        until_ms = loop->turns.first->deadline_ms;
     }
     if (ticks && loop->next_tick_ms < until_ms) {
         until_ms = loop->next_tick_ms;
@@ -778,6 +855,7 @@ turn(struct edge_loop *loop)
     if (loop->now_ms >= loop->next_tick_ms) {
         tick(loop);
     }
+    commit_turns(loop);
     commit_batch(loop); /* last: the tick may have read a request as well */
 }
 
@@ -920,6 +998,10 @@ edge_loop_new(struct edge_loop **out, const struct edge_loop_options *o)
     loop->max_body_bytes =
         edge_take_max_body(o->app, loop->conf.edge.max_body_bytes);
     uuid_source_init(&loop->taker.uuids, (uint16_t)loop->conf.node.id);
+    pace_init(&loop->pace, loop->conf.edge.max_per_s,
+              loop->conf.edge.max_wait_ms);
+    loop->turns_max = (size_t)loop->conf.edge.max_connections / 2;
+    loop->pace_logged_ms = -LOG_EVERY_MS;
     loop->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     loop->peeked = malloc(PEEK_BYTES);
     loop->fresh = calloc((size_t)o->conf->edge.batch, sizeof(struct conn *));
@@ -944,6 +1026,15 @@ edge_loop_watch(struct edge_loop *loop, int fd, void (*on_ready)(void *arg),
     return watch_fd(loop, fd, &tag_watch);
 }
 
+static void
+free_list(struct exchange_list *list)
+{
+    for (struct exchange *ex = exchange_list_take(list); ex != NULL;
+         ex = exchange_list_take(list)) {
+        exchange_free(&ex);
+    }
+}
+
 void
 edge_loop_free(struct edge_loop **loop)
 {
@@ -956,10 +1047,8 @@ edge_loop_free(struct edge_loop **loop)
     ask_pool_free(&l->ask);
     mailbox_free(&l->back);
     edge_batch_free(&l->batch);
-    for (struct exchange *ex = exchange_list_take(&l->stock); ex != NULL;
-         ex = exchange_list_take(&l->stock)) {
-        exchange_free(&ex);
-    }
+    free_list(&l->turns);
+    free_list(&l->stock);
     edge_read_free(&l->reader);
     conn_table_free(&l->conns);
     if (l->epoll_fd >= 0) {

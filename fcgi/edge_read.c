@@ -88,6 +88,7 @@ static const struct name names[] = {
     NAME("QUERY_STRING", query, ""),
     NAME("CONTENT_TYPE", content_type, ""),
     NAME("CONTENT_LENGTH", content_length, ""),
+    NAME("HTTP_ACCEPT", accept, ""),
     NAME("HTTP_AUTHORIZATION", authorization, ""),
     NAME("HTTP_IDEMPOTENCY_KEY", idempotency_key, NULL),
     NAME("HTTP_X_REQUEST_ID", request_id, ""),

@@ -20,6 +20,7 @@ struct edge_params {
     const char *query;
     const char *content_type;
     const char *content_length;
+    const char *accept;
     const char *authorization;
     const char *idempotency_key; /* NULL when absent */
     const char *request_id;

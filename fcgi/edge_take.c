@@ -10,30 +10,18 @@
 
 #define SCOPE_HASH_BYTES 16U
 
-void
-edge_take_id(struct edge_taker *taker, struct exchange *ex, int64_t now_unix_ms)
-{
-    struct request *r = &ex->request;
-
-    if (r->request_id[0] == '\0') {
-        if (uuid_next(&taker->uuids, now_unix_ms, &r->id) != RC_OK) {
-            r->id = (struct uuid){{0}};
-        }
-        uuid_format(&r->id, r->request_id);
-    }
-}
-
 /* RC_IO: no id could be made. */
 static enum rc
-fill_request(struct edge_taker *taker, struct exchange *ex, int64_t now_unix_ms)
+fill_request(struct edge_taker *taker, struct exchange *ex,
+             const struct edge_params *p, int64_t now_unix_ms)
 {
-    const struct edge_params *p = &ex->params;
     struct request *r = &ex->request;
 
     r->method = p->method;
     r->path = ex->path;
     r->query = "";
     r->content_type = p->content_type;
+    r->accept = p->accept;
     r->authorization = p->authorization;
     r->idempotency_key = p->idempotency_key;
     r->signature = p->signature;
@@ -76,6 +64,36 @@ find_path(struct exchange *ex)
         return RC_FULL;
     }
     return bytes > 0 ? RC_OK : RC_INVALID;
+}
+
+void
+edge_take_id(struct edge_taker *taker, struct exchange *ex, int64_t now_unix_ms)
+{
+    static const struct edge_params nothing = {.method = "",
+                                               .uri = "",
+                                               .script_name = "",
+                                               .path_info = "",
+                                               .query = "",
+                                               .content_type = "",
+                                               .content_length = "",
+                                               .accept = "",
+                                               .authorization = "",
+                                               .request_id = "",
+                                               .signature = ""};
+    char allow[ROUTE_ALLOW_BYTES];
+    const struct edge_params *params = ex->has_params ? &ex->params : &nothing;
+
+    if (fill_request(taker, ex, params, now_unix_ms) != RC_OK) {
+        ex->request.id = (struct uuid){{0}};
+        uuid_format(&ex->request.id, ex->request.request_id);
+    }
+    ex->request.body = "";
+    ex->request.body_bytes = 0;
+    ex->path[0] = '\0';
+    if (ex->has_params && find_path(ex) == RC_OK) {
+        (void)route_find(taker->app, ex->request.method, ex->path, &ex->route,
+                         ex->request.param, allow);
+    }
 }
 
 /* False: the reply says why. */
@@ -194,25 +212,39 @@ check_length(const struct edge_taker *taker, struct exchange *ex)
     return true;
 }
 
-/* Make the journal's key: route, who asks, kind and own. A replay must have
- * the same body. False: the reply says why. */
+/* Who asks, and for which {id} if the path has one: a route's requests for two
+ * of them are never the same. */
+static enum rc
+hash_scope(const struct request *r, uint8_t out[HASH_BYTES])
+{
+    const struct hash_part param = {r->param, strlen(r->param)};
+    size_t bytes = strlen(r->authorization);
+
+    return param.bytes > 0
+               ? hash_hmac_sha256(r->authorization, bytes, &param, 1, out)
+               : hash_sha256(r->authorization, bytes, out);
+}
+
+/* Make the journal's key: route, scope, kind and own. A replay must have the
+ * same body. False: the reply says why. */
 static bool
 make_key(struct exchange *ex, const char *kind, const char *own,
          const char *body, size_t body_bytes)
 {
-    uint8_t who[HASH_BYTES];
+    uint8_t scope[HASH_BYTES];
     char hex[SCOPE_HASH_BYTES * 2 + 1] = "";
-    const char *authorization = ex->request.authorization;
+    bool scoped =
+        ex->request.authorization[0] != '\0' || ex->request.param[0] != '\0';
     int bytes;
 
-    if (hash_sha256(authorization, strlen(authorization), who) != RC_OK ||
+    if (hash_scope(&ex->request, scope) != RC_OK ||
         hash_sha256(body, body_bytes, ex->hash) != RC_OK) {
         reply_unavailable(&ex->reply, "edge_unavailable",
                           "The request could not be hashed.", 1);
         return false;
     }
-    for (size_t k = 0; authorization[0] != '\0' && k < SCOPE_HASH_BYTES; k++) {
-        (void)snprintf(hex + 2 * k, 3, "%02x", who[k]);
+    for (size_t k = 0; scoped && k < SCOPE_HASH_BYTES; k++) {
+        (void)snprintf(hex + 2 * k, 3, "%02x", scope[k]);
     }
     bytes = snprintf(ex->key, sizeof(ex->key), "%s %s\n%s\n%s%s",
                      ex->route->method, ex->route->path, hex, kind, own);
@@ -261,16 +293,34 @@ take_once(struct exchange *ex)
                     ex->record.bytes);
 }
 
+/* False: the reply says what may be sent. */
+static bool
+check_media_type(struct exchange *ex)
+{
+    bool form = ex->route->form;
+
+    if (request_is_json(&ex->request) ||
+        (form && request_is_form(&ex->request))) {
+        return true;
+    }
+    reply_problem(&ex->reply, 415, "unsupported_media_type",
+                  form ? "The body must be application/json, or "
+                         "application/x-www-form-urlencoded, in UTF-8."
+                       : "The body must be application/json in UTF-8.",
+                  NULL);
+    reply_header(&ex->reply, "Accept",
+                 form ? "application/json, application/x-www-form-urlencoded"
+                      : "application/json");
+    return false;
+}
+
 static enum edge_take
 take_commit(struct edge_taker *taker, struct exchange *ex)
 {
     if (!check_length(taker, ex)) {
         return EDGE_REPLY;
     }
-    if (!request_is_json(&ex->request)) {
-        reply_problem(&ex->reply, 415, "unsupported_media_type",
-                      "The body must be application/json in UTF-8.", NULL);
-        reply_header(&ex->reply, "Accept", "application/json");
+    if (!check_media_type(ex)) {
         return EDGE_REPLY;
     }
     if (!take_key(ex)) {
@@ -299,7 +349,7 @@ enum edge_take
 edge_take(struct edge_taker *taker, struct exchange *ex, int64_t now_unix_ms)
 {
     reply_reset(&ex->reply);
-    if (fill_request(taker, ex, now_unix_ms) != RC_OK) {
+    if (fill_request(taker, ex, &ex->params, now_unix_ms) != RC_OK) {
         reply_unavailable(&ex->reply, "edge_unavailable",
                           "The system gives no random numbers.", 1);
         return EDGE_REPLY;
@@ -310,5 +360,17 @@ edge_take(struct edge_taker *taker, struct exchange *ex, int64_t now_unix_ms)
     if (ex->route->accept != NULL) {
         return take_commit(taker, ex);
     }
+    if (ex->route->show != NULL) {
+        ex->route->show(&ex->request, &ex->reply);
+        return EDGE_REPLY;
+    }
     return ex->route->cancel != 0 ? take_cancel(ex) : EDGE_ASK;
+}
+
+void
+edge_take_leave(const struct edge_taker *taker, struct exchange *ex)
+{
+    if (taker->app->on_problem != NULL && reply_is_problem(&ex->reply)) {
+        taker->app->on_problem(&ex->request, &ex->reply);
+    }
 }

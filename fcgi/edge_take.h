@@ -8,7 +8,7 @@
 #include "shared/uuid.h"
 
 enum edge_take {
-    EDGE_REPLY,  /* reply is complete */
+    EDGE_REPLY,  /* reply is complete: a refusal, or a page to show */
     EDGE_COMMIT, /* record, key and hash, or the id to cancel, are ready for
                     the journal */
     EDGE_ASK,    /* for the ask pool */
@@ -31,9 +31,13 @@ size_t edge_take_max_body(const struct edge_app *app, int64_t max_body_bytes);
 enum edge_take edge_take(struct edge_taker *taker, struct exchange *ex,
                          int64_t now_unix_ms);
 
-/* Give an exchange that was not read a request id, for its problem document.
+/* Give an exchange that was refused before its body was read a request with an
+ * id, for its problem document: empty but for what has_params allows to say.
  * Loop. */
 void edge_take_id(struct edge_taker *taker, struct exchange *ex,
                   int64_t now_unix_ms);
+
+/* The reply is about to leave: what it says may be the app's business. Loop. */
+void edge_take_leave(const struct edge_taker *taker, struct exchange *ex);
 
 #endif

@@ -11,7 +11,6 @@
 #include "shared/clock.h"
 
 #define STATUS_UNKNOWN_ROLE 3
-#define PROBLEM_TYPE "application/problem+json"
 
 static void
 put_head(struct text *wire, enum records_type type, uint16_t id, size_t content,
@@ -63,8 +62,7 @@ put_document(struct text *wire, const struct reply *reply,
 {
     struct text extra = {0};
 
-    if (reply->body.bytes > 0 &&
-        strcmp(reply->content_type, PROBLEM_TYPE) == 0) {
+    if (reply_is_problem(reply)) {
         text_puts(&extra, ",\"request_id\":");
         text_json_string(&extra, request_id, strlen(request_id));
     }

@@ -53,6 +53,7 @@ exchange_reset(struct exchange *ex)
     ex->keep = false;
     ex->extra = false;
     ex->head_only = false;
+    ex->has_params = false;
     ex->route = NULL;
     ex->sent = 0;
     ex->key_bytes = 0;

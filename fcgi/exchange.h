@@ -27,12 +27,14 @@ struct exchange {
     struct exchange *next; /* in a list or queue */
     struct conn *conn;     /* the loop's; others leave it alone */
     int fd;                /* of the connection */
-    int64_t deadline_ms;   /* side pool: the request must be whole by then */
+    int64_t deadline_ms;   /* side pool: the request must be whole by then;
+                              behind edge.max_per_s: its turn comes then */
     enum exchange_outcome outcome;
     struct records walk;
-    bool keep;      /* the connection serves more requests afterwards */
-    bool extra;     /* unread bytes stand behind the request */
-    bool head_only; /* HEAD */
+    bool keep;       /* the connection serves more requests afterwards */
+    bool extra;      /* unread bytes stand behind the request */
+    bool head_only;  /* HEAD */
+    bool has_params; /* side pool: of a refused request: params are set */
 
     struct edge_params params;
     struct edge_body body;

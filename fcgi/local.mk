@@ -13,6 +13,7 @@ libedge_a_SOURCES = \
 	%D%/edge_write.c %D%/edge_write.h \
 	%D%/exchange.c %D%/exchange.h \
 	%D%/mailbox.c %D%/mailbox.h \
+	%D%/pace.c %D%/pace.h \
 	%D%/records.c %D%/records.h \
 	%D%/reply.c %D%/reply.h \
 	%D%/request.c %D%/request.h \

@@ -161,6 +161,9 @@ records_walk(struct records *w, const uint8_t *data, size_t bytes)
             break;
         }
         w->offset += RECORDS_HEAD_BYTES + head.content + head.padding;
+        if (w->phase == RECORDS_AT_STDIN && w->params_end == 0) {
+            w->params_end = w->offset;
+        }
     }
     return verdict;
 }

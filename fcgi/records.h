@@ -48,6 +48,7 @@ enum records_phase {
 /* {0} is a new walk. */
 struct records {
     size_t offset;       /* bytes of the records that were walked */
+    size_t params_end;   /* bytes up to the end of PARAMS; 0: it has not come */
     uint64_t body_bytes; /* content of STDIN so far */
     uint32_t params_bytes;
     uint32_t pair_skip;   /* of the current name-value pair: bytes to come */

@@ -4,6 +4,8 @@
 #include <stddef.h>
 #include <string.h>
 
+#define PROBLEM_TYPE "application/problem+json"
+
 struct title {
     int status;
     const char *text;
@@ -93,7 +95,7 @@ reply_problem(struct reply *r, int status, const char *code, const char *detail,
 {
     reply_reset(r);
     r->status = status;
-    r->content_type = "application/problem+json";
+    r->content_type = PROBLEM_TYPE;
     text_puts(&r->body, "{\"type\":\"about:blank\",\"title\":");
     append_string(&r->body, reply_title(status));
     text_puts(&r->body, ",\"status\":");
@@ -106,6 +108,12 @@ reply_problem(struct reply *r, int status, const char *code, const char *detail,
         append_errors(&r->body, errors);
     }
     text_putc(&r->body, '}');
+}
+
+bool
+reply_is_problem(const struct reply *r)
+{
+    return r->body.bytes > 0 && strcmp(r->content_type, PROBLEM_TYPE) == 0;
 }
 
 void

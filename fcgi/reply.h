@@ -3,6 +3,8 @@
 #ifndef SLUICE_FCGI_REPLY_H
 #define SLUICE_FCGI_REPLY_H
 
+#include <stdbool.h>
+
 #include "shared/fields.h"
 #include "shared/text.h"
 
@@ -27,6 +29,9 @@ void reply_header(struct reply *r, const char *name, const char *value);
  * puts the request id in when it sends the document. */
 void reply_problem(struct reply *r, int status, const char *code,
                    const char *detail, const struct field_errors *errors);
+
+/* Is it a problem document? */
+bool reply_is_problem(const struct reply *r);
 
 /* 503 with Retry-After (whole seconds, >= 1). */
 void reply_unavailable(struct reply *r, const char *code, const char *detail,

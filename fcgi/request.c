@@ -171,6 +171,87 @@ request_is_json(const struct request *r)
 }
 
 bool
+request_is_form(const struct request *r)
+{
+    const char *parameters = "";
+
+    return type_is(r->content_type, FORM_TYPE, &parameters) &&
+           charset_is_utf8(parameters) &&
+           r->body[strspn(r->body, " \t\r\n")] != '{';
+}
+
+/* Thousandths of the q parameter among those of one range; 1000: none. */
+static int
+quality(const char *parameters, size_t bytes)
+{
+    const char *end = parameters + bytes;
+    int value = 0;
+
+    for (const char *at = memchr(parameters, ';', bytes); at != NULL;
+         at = memchr(at, ';', (size_t)(end - at))) {
+        at++;
+        at += strspn(at, " \t");
+        if (strncasecmp(at, "q=", 2) != 0) {
+            continue;
+        }
+        at += 2;
+        if (*at == '1') {
+            return 1000;
+        }
+        at += *at == '0';
+        at += *at == '.';
+        for (int unit = 100; unit > 0 && *at >= '0' && *at <= '9'; unit /= 10) {
+            value += (*at - '0') * unit;
+            at++;
+        }
+        return value;
+    }
+    return 1000;
+}
+
+/* Thousandths by which an Accept header wants a type: those of the range that
+ * says most about it (itself, its kind, all of them); 0: of none. */
+static int
+wanted(const char *accept, const char *type)
+{
+    size_t major = strcspn(type, "/") + 1;
+    size_t best = 0; /* bytes that match, and one for the range of all */
+    int found = 0;
+
+    while (*accept != '\0') {
+        size_t blanks = strspn(accept, " \t,");
+        const char *range = accept + blanks;
+        size_t bytes = strcspn(range, ",");
+        size_t name = strcspn(range, ",; \t");
+        size_t match = 0;
+
+        if (name == strlen(type) && strncasecmp(range, type, name) == 0) {
+            match = name + 1;
+        } else if (name == major + 1 && range[major] == '*' &&
+                   strncasecmp(range, type, major) == 0) {
+            match = major + 1;
+        } else if (name == 3 && strncmp(range, "*/*", 3) == 0) {
+            match = 1;
+        }
+        if (match > best) {
+            best = match;
+            found = quality(range, bytes);
+        }
+        accept = range + bytes;
+    }
+    return found;
+}
+
+bool
+request_prefers_html(const struct request *r)
+{
+    int html = wanted(r->accept, "text/html");
+
+    return html > wanted(r->accept, "application/json") &&
+           html > wanted(r->accept, "application/problem+json");
+}
+
+bool
 request_key_is_valid(const char *key)
 {
     size_t bytes = 0;

@@ -22,6 +22,7 @@ struct request {
     const char *path;            /* decoded, without query: "/objects/7" */
     const char *query;           /* raw, "" when none */
     const char *content_type;    /* "" when none */
+    const char *accept;          /* "" when none */
     const char *authorization;   /* "" when none */
     const char *idempotency_key; /* NULL when none */
     const char *signature;       /* X-Signature, whole; "" when none */
@@ -56,6 +57,15 @@ enum rc request_path(const char *uri, char *out, size_t size,
 /* May this body be read as JSON? application/json in UTF-8; no media type at
  * all; curl's default one over a body that begins with '{', or is empty. */
 bool request_is_json(const struct request *r);
+
+/* Is this body an HTML form's? Its media type (application/
+ * x-www-form-urlencoded, in UTF-8 if it says so) over anything that does not
+ * begin with '{'. */
+bool request_is_form(const struct request *r);
+
+/* Does the Accept header want HTML more than JSON? Not when it likes both the
+ * same, nor when there is none. */
+bool request_prefers_html(const struct request *r);
 
 /* Is key 1..255 characters of visible ASCII? */
 bool request_key_is_valid(const char *key);

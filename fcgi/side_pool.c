@@ -35,17 +35,39 @@ struct side_pool {
     struct side_thread threads[];
 };
 
+/* Its parameters may be there, and tell in which form to refuse it: read them
+ * as those of a request without a body. */
 static void
-refuse(struct exchange *ex, int status, const char *code, const char *detail)
+read_params(struct side_thread *t, struct exchange *ex)
+{
+    size_t bytes = ex->walk.params_end;
+    uint8_t end[RECORDS_HEAD_BYTES];
+
+    if (bytes == 0 || bytes > ex->wire.bytes || text_failed(&ex->wire)) {
+        return;
+    }
+    ex->wire.bytes = bytes; /* what it sent of the body is not wanted */
+    records_head(end, RECORDS_STDIN, ex->walk.id, 0, 0);
+    text_append(&ex->wire, (const char *)end, sizeof(end));
+    ex->has_params =
+        !text_failed(&ex->wire) &&
+        edge_read_memory(t->reader, ex->wire.data, ex->wire.bytes, 0,
+                         t->pool->max_body, &ex->params, &ex->body) == RC_OK;
+}
+
+static void
+refuse(struct side_thread *t, struct exchange *ex, int status, const char *code,
+       const char *detail)
 {
     ex->outcome = EXCHANGE_REFUSED;
+    read_params(t, ex);
     reply_problem(&ex->reply, status, code, detail, NULL);
 }
 
 static void
-refuse_large_body(struct exchange *ex)
+refuse_large_body(struct side_thread *t, struct exchange *ex)
 {
-    refuse(ex, 413, "body_too_large", "The body is longer than allowed.");
+    refuse(t, ex, 413, "body_too_large", "The body is longer than allowed.");
 }
 
 static void
@@ -72,14 +94,14 @@ look(struct side_thread *t, struct exchange *ex)
 {
     ex->outcome = EXCHANGE_GONE;
     if (text_failed(&ex->wire)) {
-        refuse_large_body(ex);
+        refuse_large_body(t, ex);
         return true;
     }
     switch (records_walk(&ex->walk, (const uint8_t *)ex->wire.data,
                          ex->wire.bytes)) {
     case RECORDS_PART:
         if (ex->walk.body_bytes > t->pool->max_body) {
-            refuse_large_body(ex);
+            refuse_large_body(t, ex);
             return true;
         }
         return false;
@@ -87,7 +109,7 @@ look(struct side_thread *t, struct exchange *ex)
         parse(t, ex);
         return true;
     case RECORDS_LARGE:
-        refuse(ex, 431, "headers_too_large",
+        refuse(t, ex, 431, "headers_too_large",
                "The request's header fields are longer than allowed.");
         return true;
     case RECORDS_ROLE:
@@ -176,7 +198,7 @@ turn(struct side_thread *t)
         if (set[k + 1].revents != 0 && advance(t, ex)) {
             give_back(t, k);
         } else if (now_ms >= ex->deadline_ms) {
-            refuse(ex, 408, "request_timeout",
+            refuse(t, ex, 408, "request_timeout",
                    "The request did not arrive in time.");
             give_back(t, k);
         }

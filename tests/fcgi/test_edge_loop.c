@@ -24,6 +24,7 @@
 #include "fcgi/edge_listen.h"
 #include "fcgi/edge_read.h"
 #include "fcgi/side_pool.h"
+#include "shared/clock.h"
 #include "tests/fcgi/fcgi_client.h"
 
 #define MAX_BODY 65536
@@ -44,6 +45,7 @@ struct fixture {
     const struct conf *fresh; /* taken over instead of draining */
     pthread_t thread;
     bool running;
+    bool pages;     /* app_with_pages */
     enum rc result; /* of the run */
 };
 
@@ -160,8 +162,24 @@ static const struct edge_route routes[] = {
     {.method = "GET", .path = "/slow", .ask = ask_slow},
     {.method = "GET", .path = "/page", .ask = ask_page},
 };
+/* Says what is known of a request that something was wrong with. */
+static void
+on_problem(const struct request *request, struct reply *reply)
+{
+    text_reset(&reply->body);
+    reply->content_type = "text/plain";
+    text_printf(&reply->body, "<%s %s %s %zu>", request->method, request->path,
+                request->content_type, request->body_bytes);
+}
+
 static const struct edge_app app = {
     .name = "test", .routes = routes, .route_count = ARRAY_COUNT(routes)};
+static const struct edge_app app_with_pages = {
+    .name = "test",
+    .routes = routes,
+    .route_count = ARRAY_COUNT(routes),
+    .on_problem = on_problem,
+};
 
 /* ---- fixture --------------------------------------------------------------
  */
@@ -197,7 +215,8 @@ start(struct fixture *f)
                                             .role = JOURNAL_EDGE,
                                             .max_bytes = INT64_C(1) << 30,
                                             .lock_timeout_ms = 1000};
-    struct edge_loop_options options = {.app = &app, .conf = &f->conf};
+    struct edge_loop_options options = {
+        .app = f->pages ? &app_with_pages : &app, .conf = &f->conf};
 
     assert_int_equal(edge_read_init(), RC_OK);
     if (f->listen.path == NULL) {
@@ -540,6 +559,55 @@ slow_body_gets_408_and_holds_up_nobody(void **state)
     assert_true(client_is_closed(fd));
     close(fd);
     assert_int_equal(accepted(f), 1);
+}
+
+/* Read an answer and compare its body. */
+static void
+expect_page(int fd, int status, const char *body)
+{
+    struct client_answer answer;
+
+    client_read(fd, 1, &answer);
+    assert_int_equal(answer.status, status);
+    assert_string_equal(answer.body, body);
+    client_answer_free(&answer);
+}
+
+/* What the side pool refuses is told by its header fields, if they have come,
+ * and by nothing of the request before it. */
+static void
+refused_requests_are_known_by_what_has_come(void **state)
+{
+    static char body[LARGE_BODY * 2];
+    struct fixture *f = *state;
+    struct client_request request = {
+        .method = "POST", .uri = "/items?a", .content_type = "text/x"};
+    struct text wire = {0};
+    int fd;
+
+    f->conf.edge.body_timeout_ms = 200;
+    f->pages = true;
+    start(f);
+    memset(body, '1', sizeof(body));
+    request.body = body;
+    request.body_bytes = sizeof(body);
+    client_build(&wire, &request);
+    for (int k = 0; k < 3; k++) {
+        expect(f, &item, 202);
+        fd = client_connect(f->socket);
+        client_send(fd, wire.data, wire.bytes);
+        expect_page(fd, 413, "<POST /items text/x 0>");
+        close(fd);
+        fd = client_connect(f->socket); /* the header and some of the body */
+        client_send(fd, wire.data, 40000);
+        expect_page(fd, 408, "<POST /items text/x 0>");
+        close(fd);
+        fd = client_connect(f->socket); /* a part of the header */
+        client_send(fd, wire.data, 40);
+        expect_page(fd, 408, "<   0>");
+        close(fd);
+    }
+    text_free(&wire);
 }
 
 static void
@@ -1053,6 +1121,165 @@ others_help_a_frozen_leader_and_replace_a_killed_one(void **state)
     assert_int_equal(accepted(f), 40);
 }
 
+/* ---- edge.max_per_s
+ * ----------------------------------------------------------
+ */
+
+/* Post items on connections of their own, in this order. */
+static void
+send_items(const struct fixture *f, int *fds, size_t count)
+{
+    struct text wire = {0};
+
+    client_build(&wire, &item);
+    for (size_t k = 0; k < count; k++) {
+        fds[k] = client_connect(f->socket);
+        client_send(fds[k], wire.data, wire.bytes);
+    }
+    text_free(&wire);
+}
+
+/* The rank that an answer shows; 0: it is no 202. */
+static int
+read_rank(int fd)
+{
+    struct client_answer answer;
+    const char *rank;
+    int value = 0;
+
+    client_read(fd, 1, &answer);
+    rank = strstr(answer.body, "\"rank\":");
+    if (answer.status == 202 && rank != NULL) {
+        value = (int)strtol(rank + 7, NULL, 10);
+    }
+    client_answer_free(&answer);
+    return value;
+}
+
+static bool
+has_answer(int fd, int wait_ms)
+{
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+
+    return poll(&p, 1, wait_ms) > 0;
+}
+
+static void
+requests_above_the_rate_wait_in_order_and_reads_do_not(void **state)
+{
+    struct fixture *f = *state;
+    const struct client_request page = {.method = "GET", .uri = "/page"};
+    const struct client_request cancel = {.method = "DELETE",
+                                          .uri = "/items/7"};
+    int64_t began_ms = clock_now_ms();
+    int fds[5];
+
+    f->conf.edge.max_per_s = 4;
+    f->conf.edge.max_wait_ms = 60000;
+    start(f);
+    send_items(f, fds, ARRAY_COUNT(fds));
+    expect(f, &page, 200);
+    expect(f, &cancel, 404);
+    assert_false(has_answer(fds[4], 0)); /* its turn is after 1000 ms */
+    for (size_t k = 0; k < ARRAY_COUNT(fds); k++) {
+        assert_int_equal(read_rank(fds[k]), k + 1);
+        assert_true(clock_now_ms() - began_ms >= (int64_t)k * 250 - 1);
+        close(fds[k]);
+    }
+    assert_int_equal(accepted(f), ARRAY_COUNT(fds));
+}
+
+static void
+requests_whose_turn_is_too_late_get_503(void **state)
+{
+    struct fixture *f = *state;
+    struct client_answer answer;
+    int fds[3];
+
+    f->conf.edge.max_per_s = 1;
+    f->conf.edge.max_wait_ms = 1000;
+    start(f);
+    send_items(f, fds, ARRAY_COUNT(fds));
+    client_read(fds[2], 1, &answer); /* the two before it still wait */
+    assert_int_equal(answer.status, 503);
+    assert_non_null(strstr(text_cstr(&answer.document), "Retry-After: 1\r\n"));
+    assert_non_null(strstr(answer.body, "too_many_requests"));
+    client_answer_free(&answer);
+    assert_int_equal(read_status(fds[0]), 202);
+    assert_int_equal(read_status(fds[1]), 202);
+    for (size_t k = 0; k < ARRAY_COUNT(fds); k++) {
+        close(fds[k]);
+    }
+    assert_int_equal(accepted(f), 2);
+}
+
+/* The others of edge.max_connections are for those who do not wait. */
+static void
+half_of_the_connections_may_wait(void **state)
+{
+    struct fixture *f = *state;
+    const struct client_request page = {.method = "GET", .uri = "/page"};
+    int fds[1 + 8 + 1];
+
+    f->conf.edge.max_connections = 16;
+    f->conf.edge.max_per_s = 1;
+    f->conf.edge.max_wait_ms = 60000;
+    start(f);
+    send_items(f, fds, ARRAY_COUNT(fds));
+    assert_int_equal(read_status(fds[0]), 202);
+    assert_int_equal(read_status(fds[9]), 503);
+    expect(f, &page, 200);
+    ask_to_drain(f); /* who waits gets a turn at once */
+    for (size_t k = 1; k < 9; k++) {
+        assert_int_equal(read_rank(fds[k]), k + 1);
+    }
+    assert_int_equal(join(f), RC_OK);
+    for (size_t k = 0; k < ARRAY_COUNT(fds); k++) {
+        close(fds[k]);
+    }
+}
+
+static void
+who_leaves_while_waiting_disturbs_nobody(void **state)
+{
+    struct fixture *f = *state;
+    int fds[3];
+
+    f->conf.edge.max_per_s = 5;
+    f->conf.edge.max_wait_ms = 60000;
+    start(f);
+    send_items(f, fds, ARRAY_COUNT(fds));
+    close(fds[1]); /* accepted all the same: it was read */
+    assert_int_equal(read_status(fds[0]), 202);
+    assert_int_equal(read_status(fds[2]), 202);
+    assert_int_equal(accepted(f), 3);
+    close(fds[0]);
+    close(fds[2]);
+}
+
+/* Waiting does not lose the event of what comes next on the connection. */
+static void
+kept_connection_waits_and_goes_on(void **state)
+{
+    struct fixture *f = *state;
+    struct client_request request = item;
+    struct text wire = {0};
+    int fd;
+
+    f->conf.edge.max_per_s = 20;
+    f->conf.edge.max_wait_ms = 60000;
+    start(f);
+    request.keep = true;
+    client_build(&wire, &request);
+    fd = client_connect(f->socket);
+    for (int k = 0; k < 10; k++) {
+        client_send(fd, wire.data, wire.bytes);
+        assert_int_equal(read_status(fd), 202);
+    }
+    close(fd);
+    text_free(&wire);
+}
+
 /* ---- draining
  * ---------------------------------------------------------------- */
 
@@ -1153,6 +1380,7 @@ main(void)
         TEST(request_in_two_pieces_is_put_together),
         TEST(request_that_trickles_is_read_in_the_side_pool),
         TEST(slow_body_gets_408_and_holds_up_nobody),
+        TEST(refused_requests_are_known_by_what_has_come),
         TEST(full_side_pool_refuses_with_503),
         TEST(request_completed_beside_a_full_side_pool_is_answered),
         TEST(kept_connection_serves_request_after_request),
@@ -1171,6 +1399,11 @@ main(void)
         TEST(idle_kept_connection_gives_way),
         TEST(running_out_of_descriptors_is_survived),
         TEST(others_help_a_frozen_leader_and_replace_a_killed_one),
+        TEST(requests_above_the_rate_wait_in_order_and_reads_do_not),
+        TEST(requests_whose_turn_is_too_late_get_503),
+        TEST(half_of_the_connections_may_wait),
+        TEST(who_leaves_while_waiting_disturbs_nobody),
+        TEST(kept_connection_waits_and_goes_on),
         TEST(drain_finishes_what_is_in_hand),
         TEST(drain_serves_what_has_come_on_a_kept_connection),
         TEST(idle_loop_drains_at_once),

@@ -47,6 +47,23 @@ ask_any(const struct request *request, struct ask *ask, struct reply *reply)
     reply->status = 200;
 }
 
+static void
+show_any(const struct request *request, struct reply *reply)
+{
+    reply->status = 200;
+    reply->content_type = "text/html";
+    text_puts(&reply->body, request->accept);
+}
+
+/* As a page, with the status and the request's media type. */
+static void
+dress(const struct request *request, struct reply *reply)
+{
+    text_reset(&reply->body);
+    reply->content_type = "text/html";
+    text_printf(&reply->body, "<%s>", request->content_type);
+}
+
 static int64_t
 once_any(const struct conf *conf)
 {
@@ -73,6 +90,16 @@ static const struct edge_route routes[] = {
      .accept = accept_any,
      .answer = answer_any,
      .max_body_bytes = SMALL_BODY},
+    {.method = "POST",
+     .path = "/form",
+     .accept = accept_any,
+     .answer = answer_any,
+     .form = true},
+    {.method = "POST",
+     .path = "/of/{id}",
+     .accept = accept_any,
+     .answer = answer_any},
+    {.method = "GET", .path = "/form", .show = show_any},
     {.method = "GET", .path = "/items/{id}", .ask = ask_any},
     {.method = "DELETE", .path = "/items/{id}", .cancel = 5, .ask = ask_any},
     {.method = "GET", .path = "/health/live", .ask = ask_any, .open = true},
@@ -148,6 +175,7 @@ request(struct taking *t, const char *method, const char *uri, char *body)
         .query = "",
         .content_type = "",
         .content_length = "",
+        .accept = "",
         .authorization = "",
         .request_id = "",
         .signature = "",
@@ -521,6 +549,108 @@ api_key_is_asked_but_on_open_routes(void **state)
     assert_int_equal(edge_take(&t->taker, t->ex, NOW), EDGE_ASK);
 }
 
+/* The same key and body for another {id} is another request. */
+static void
+keys_are_scoped_by_the_paths_id(void **state)
+{
+    static const char *const uris[] = {"/of/a", "/of/b", "/of/a"};
+    static const char *const clients[] = {"", "", "Bearer k"};
+    struct taking *t = *state;
+    char keys_made[3][JOURNAL_KEY_BYTES_MAX];
+    size_t bytes = 0;
+
+    for (size_t k = 0; k < ARRAY_COUNT(uris); k++) {
+        request(t, "POST", uris[k], body2);
+        t->ex->params.content_length = "2";
+        t->ex->params.idempotency_key = "k1";
+        t->ex->params.authorization = clients[k];
+        assert_int_equal(edge_take(&t->taker, t->ex, NOW), EDGE_COMMIT);
+        memcpy(keys_made[k], t->ex->key, t->ex->key_bytes);
+        bytes = t->ex->key_bytes;
+    }
+    assert_memory_not_equal(keys_made[0], keys_made[1], bytes);
+    assert_memory_not_equal(keys_made[0], keys_made[2], bytes);
+    request(t, "POST", "/of/a", body2);
+    t->ex->params.content_length = "2";
+    t->ex->params.idempotency_key = "k1";
+    assert_int_equal(edge_take(&t->taker, t->ex, NOW), EDGE_COMMIT);
+    assert_int_equal(t->ex->key_bytes, bytes);
+    assert_memory_equal(keys_made[0], t->ex->key, bytes);
+}
+
+static void
+shown_pages_are_replies_at_once(void **state)
+{
+    struct taking *t = *state;
+
+    request(t, "GET", "/form", empty);
+    t->ex->params.accept = "text/html";
+    expect(t, 200, "text/html");
+    request(t, "HEAD", "/form", empty);
+    expect(t, 200, NULL);
+    assert_true(t->ex->head_only);
+}
+
+static void
+forms_are_taken_where_the_route_says_so(void **state)
+{
+    static char typed[] = "a=b";
+    struct taking *t = *state;
+
+    request(t, "POST", "/form", typed);
+    t->ex->params.content_length = "3";
+    t->ex->params.content_type = "application/x-www-form-urlencoded";
+    assert_int_equal(edge_take(&t->taker, t->ex, NOW), EDGE_COMMIT);
+    t->ex->params.content_type = "text/plain";
+    expect(t, 415, "x-www-form-urlencoded");
+    assert_non_null(strstr(text_cstr(&t->ex->reply.headers), "Accept: "));
+    post(t, typed, "3");
+    t->ex->params.content_type = "application/x-www-form-urlencoded";
+    expect(t, 415, "must be application/json in");
+}
+
+static void
+problems_become_what_the_app_makes_of_them(void **state)
+{
+    struct edge_app dressed = app;
+    struct taking *t = *state;
+
+    post(t, bad, "3");
+    t->ex->params.content_type = "application/json";
+    expect(t, 400, "invalid_body");
+    edge_take_leave(&t->taker, t->ex);
+    assert_true(reply_is_problem(&t->ex->reply)); /* this app makes nothing */
+    dressed.on_problem = dress;
+    t->taker.app = &dressed;
+    edge_take_leave(&t->taker, t->ex);
+    assert_string_equal(text_cstr(&t->ex->reply.body), "<application/json>");
+    assert_int_equal(t->ex->reply.status, 400);
+    edge_take_leave(&t->taker, t->ex); /* no problem any more */
+    assert_string_equal(text_cstr(&t->ex->reply.body), "<application/json>");
+}
+
+/* Nothing of the request before it is seen. */
+static void
+what_was_not_read_is_an_empty_request(void **state)
+{
+    struct edge_app dressed = app;
+    struct taking *t = *state;
+
+    dressed.on_problem = dress;
+    t->taker.app = &dressed;
+    post(t, body2, "2");
+    t->ex->params.content_type = "application/json";
+    assert_int_equal(edge_take(&t->taker, t->ex, NOW), EDGE_COMMIT);
+    t->ex->body.data = NULL;
+    exchange_reset(t->ex);
+    reply_problem(&t->ex->reply, 408, "request_timeout", "Late.", NULL);
+    edge_take_id(&t->taker, t->ex, NOW);
+    edge_take_leave(&t->taker, t->ex);
+    assert_string_equal(text_cstr(&t->ex->reply.body), "<>");
+    assert_int_equal(t->ex->reply.status, 408);
+    assert_int_equal(strlen(t->ex->request.request_id), 36);
+}
+
 int
 main(void)
 {
@@ -544,6 +674,11 @@ main(void)
         TEST(key_must_be_visible_ascii),
         TEST(request_id_is_the_clients_if_sane),
         TEST(api_key_is_asked_but_on_open_routes),
+        TEST(keys_are_scoped_by_the_paths_id),
+        TEST(shown_pages_are_replies_at_once),
+        TEST(forms_are_taken_where_the_route_says_so),
+        TEST(problems_become_what_the_app_makes_of_them),
+        TEST(what_was_not_read_is_an_empty_request),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -160,6 +160,81 @@ media_types_follow_the_rule(void **state)
 }
 
 static void
+forms_are_told_from_json(void **state)
+{
+    static const struct {
+        const char *type;
+        const char *body;
+        bool form;
+    } table[] = {
+        {"application/x-www-form-urlencoded", "email=a%40b.c", true},
+        {"application/x-www-form-urlencoded", "", true},
+        {"Application/X-WWW-Form-Urlencoded; charset=UTF-8", "a=b", true},
+        {"application/x-www-form-urlencoded; charset=latin1", "a=b", false},
+        {"application/x-www-form-urlencoded", "{\"Email\": 1}", false},
+        {"application/x-www-form-urlencoded", "\r\n {}", false},
+        {"application/x-www-form-urlencodedx", "a=b", false},
+        {"multipart/form-data; boundary=x", "a=b", false},
+        {"application/json", "a=b", false},
+        {"", "a=b", false},
+    };
+
+    (void)state;
+    for (size_t k = 0; k < ARRAY_COUNT(table); k++) {
+        const struct request request = {.content_type = table[k].type,
+                                        .body = table[k].body,
+                                        .body_bytes = strlen(table[k].body)};
+
+        if (request_is_form(&request) != table[k].form) {
+            fail_msg("%s, %s", table[k].type, table[k].body);
+        }
+    }
+}
+
+static void
+accept_headers_choose_between_html_and_json(void **state)
+{
+    static const struct {
+        const char *accept;
+        bool html;
+    } table[] = {
+        {"", false},
+        {"*/*", false},
+        {"text/html", true},
+        {"TEXT/HTML", true},
+        {"text/*", true},
+        {"text/html,application/xhtml+xml,application/xml;q=0.9,"
+         "image/avif,image/webp,*/*;q=0.8",
+         true},
+        {"text/html, text/plain, text/sgml, */*;q=0.01", true},
+        {"text/html, application/json", false},
+        {"application/json, text/html;q=0.9", false},
+        {"application/json;q=0.5, text/html;q=0.9", true},
+        {"text/html ; level=1 ; q=0.2, */*;q=0.1", true},
+        {"text/html;q=0.1, */*", false},
+        {"text/html;q=0, */*;q=0.5", false},
+        {"application/problem+json;q=0.9, text/html;q=0.8", false},
+        {"application/*, text/html;q=0.9", false},
+        {"text/html;q=0.333, application/json;q=0.334", false},
+        {"text/html;q=1.000", true},
+        {"text/htmlx", false},
+        {"text", false},
+        {",,, ,", false},
+        {"text/html;q=", false},
+        {"text/html;;;", true},
+    };
+
+    (void)state;
+    for (size_t k = 0; k < ARRAY_COUNT(table); k++) {
+        const struct request request = {.accept = table[k].accept};
+
+        if (request_prefers_html(&request) != table[k].html) {
+            fail_msg("%s", table[k].accept);
+        }
+    }
+}
+
+static void
 idempotency_keys_are_1_to_255_visible_characters(void **state)
 {
     char key[257];
@@ -205,6 +280,8 @@ main(void)
         cmocka_unit_test(path_stops_at_its_bound),
         cmocka_unit_test(query_parameters_are_found_and_decoded),
         cmocka_unit_test(media_types_follow_the_rule),
+        cmocka_unit_test(forms_are_told_from_json),
+        cmocka_unit_test(accept_headers_choose_between_html_and_json),
         cmocka_unit_test(idempotency_keys_are_1_to_255_visible_characters),
         cmocka_unit_test(request_ids_are_1_to_128_plain_characters),
     };
