@@ -18,6 +18,7 @@ libdispatcher_a_SOURCES = \
 	%D%/lane.c %D%/lane.h \
 	%D%/limiter.c %D%/limiter.h \
 	%D%/limiter_episode.c %D%/limiter_episode.h \
+	%D%/mail_message.c %D%/mail_message.h \
 	%D%/metrics.c %D%/metrics.h \
 	%D%/migrate.c %D%/migrate.h \
 	%D%/pg_arrays.c %D%/pg_arrays.h \

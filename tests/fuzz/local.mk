@@ -8,6 +8,7 @@ fuzzers = \
 	%D%/fuzz_invitation_msg \
 	%D%/fuzz_journal_row \
 	%D%/fuzz_json \
+	%D%/fuzz_mail_message \
 	%D%/fuzz_sms_update
 %C%_fuzz_address_SOURCES = %D%/fuzz_address.c %D%/replay.h
 %C%_fuzz_address_LDFLAGS = $(AM_LDFLAGS) -fsanitize=fuzzer
@@ -23,6 +24,8 @@ fuzzers = \
 %C%_fuzz_journal_row_LDFLAGS = $(AM_LDFLAGS) -fsanitize=fuzzer
 %C%_fuzz_json_SOURCES = %D%/fuzz_json.c %D%/replay.h
 %C%_fuzz_json_LDFLAGS = $(AM_LDFLAGS) -fsanitize=fuzzer
+%C%_fuzz_mail_message_SOURCES = %D%/fuzz_mail_message.c %D%/replay.h
+%C%_fuzz_mail_message_LDFLAGS = $(AM_LDFLAGS) -fsanitize=fuzzer
 %C%_fuzz_sms_update_SOURCES = %D%/fuzz_sms_update.c %D%/replay.h
 %C%_fuzz_sms_update_LDFLAGS = $(AM_LDFLAGS) -fsanitize=fuzzer
 if FUZZERS
