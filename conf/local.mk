@@ -5,6 +5,17 @@ dist_migrations_DATA = \
 	%D%/migrations/0002_calls.sql \
 	%D%/migrations/0003_sms.sql
 
+maildir = $(pkgdatadir)/mail
+dist_mail_DATA = \
+	%D%/mail/apology.html \
+	%D%/mail/apology.subject \
+	%D%/mail/apology.txt \
+	%D%/mail/unknown.html \
+	%D%/mail/unknown.subject \
+	%D%/mail/unknown.txt \
+	%D%/mail/welcome.html \
+	%D%/mail/welcome.subject \
+	%D%/mail/welcome.txt
 
 examplesdir = $(docdir)/examples
 dist_examples_DATA = \

@@ -19,6 +19,7 @@ libdispatcher_a_SOURCES = \
 	%D%/limiter.c %D%/limiter.h \
 	%D%/limiter_episode.c %D%/limiter_episode.h \
 	%D%/mail_message.c %D%/mail_message.h \
+	%D%/mail_template.c %D%/mail_template.h \
 	%D%/metrics.c %D%/metrics.h \
 	%D%/migrate.c %D%/migrate.h \
 	%D%/pg_arrays.c %D%/pg_arrays.h \

@@ -17,6 +17,7 @@ unit_tests += \
 	%D%/test_lane \
 	%D%/test_limiter \
 	%D%/test_mail_message \
+	%D%/test_mail_template \
 	%D%/test_metrics \
 	%D%/test_migrate \
 	%D%/test_pg_arrays \
