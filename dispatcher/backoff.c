@@ -22,15 +22,22 @@ next_random(struct backoff *b)
 }
 
 int64_t
-backoff_ms(struct backoff *b, int64_t base_ms, int64_t attempt)
+backoff_capped_ms(struct backoff *b, int64_t base_ms, int64_t attempt,
+                  int64_t cap_ms)
 {
     int64_t most_ms = base_ms;
 
-    for (int64_t i = 1; i < attempt && most_ms < BACKOFF_MAX_MS; i++) {
+    for (int64_t i = 1; i < attempt && most_ms < cap_ms; i++) {
         most_ms *= 2;
     }
-    if (most_ms > BACKOFF_MAX_MS) {
-        most_ms = BACKOFF_MAX_MS;
+    if (most_ms > cap_ms) {
+        most_ms = cap_ms;
     }
     return (int64_t)(next_random(b) % (uint64_t)(most_ms + 1));
+}
+
+int64_t
+backoff_ms(struct backoff *b, int64_t base_ms, int64_t attempt)
+{
+    return backoff_capped_ms(b, base_ms, attempt, BACKOFF_MAX_MS);
 }

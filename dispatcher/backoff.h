@@ -20,4 +20,8 @@ void backoff_init(struct backoff *b);
  * base_ms > 0, attempt >= 1: how many have failed. */
 int64_t backoff_ms(struct backoff *b, int64_t base_ms, int64_t attempt);
 
+/* The same, at most cap_ms (> 0). */
+int64_t backoff_capped_ms(struct backoff *b, int64_t base_ms, int64_t attempt,
+                          int64_t cap_ms);
+
 #endif

@@ -22,6 +22,7 @@ libdispatcher_a_SOURCES = \
 	%D%/mail_template.c %D%/mail_template.h \
 	%D%/metrics.c %D%/metrics.h \
 	%D%/migrate.c %D%/migrate.h \
+	%D%/outbox.c %D%/outbox.h \
 	%D%/pg_arrays.c %D%/pg_arrays.h \
 	%D%/poster.c %D%/poster.h \
 	%D%/poster_links.c %D%/poster_links.h \

@@ -20,6 +20,7 @@ unit_tests += \
 	%D%/test_mail_template \
 	%D%/test_metrics \
 	%D%/test_migrate \
+	%D%/test_outbox \
 	%D%/test_pg_arrays \
 	%D%/test_poster \
 	%D%/test_queue \

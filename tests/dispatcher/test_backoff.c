@@ -102,6 +102,23 @@ two_processes_do_not_wait_alike(void **state)
     assert_true(same < 10);
 }
 
+static void
+the_caller_may_have_another_maximum(void **state)
+{
+    struct backoff b = seeded(42);
+    int64_t greatest = 0;
+
+    (void)state;
+    for (int i = 0; i < DRAWS; i++) {
+        int64_t ms = backoff_capped_ms(&b, 60000, 1 + i % 30, 3600000);
+
+        assert_in_range(ms, 0, 3600000);
+        greatest = ms > greatest ? ms : greatest;
+    }
+    assert_true(greatest > 3500000);
+    assert_in_range(backoff_capped_ms(&b, 5000, 1, 10), 0, 10);
+}
+
 int
 main(void)
 {
@@ -111,6 +128,7 @@ main(void)
         cmocka_unit_test(the_bound_stops_at_the_maximum),
         cmocka_unit_test(the_shortest_base_gives_0_or_1),
         cmocka_unit_test(two_processes_do_not_wait_alike),
+        cmocka_unit_test(the_caller_may_have_another_maximum),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
