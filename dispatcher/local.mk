@@ -36,6 +36,7 @@ libdispatcher_a_SOURCES = \
 	%D%/sluicectl_print.c %D%/sluicectl_print.h \
 	%D%/sms_status_store.c \
 	%D%/sms_store.c \
+	%D%/smtp.c %D%/smtp.h \
 	%D%/store_pg.c %D%/store_pg.h \
 	%D%/store_retire.c %D%/store_retire.h \
 	%D%/transfers.c %D%/transfers.h \

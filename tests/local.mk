@@ -110,6 +110,7 @@ EXTRA_DIST += %D%/fuzz/corpus \
 	%D%/sim/calls.py \
 	%D%/sim/objects.py \
 	%D%/sim/sms.py \
+	%D%/sim/smtp.py \
 	%D%/sim/tester.py \
 	%D%/style.sh \
 	%D%/torture/torture.py \

@@ -1,6 +1,7 @@
 libfixtures_a_SOURCES += \
 	%D%/feed_fixture.c %D%/feed_fixture.h \
 	%D%/http_fixture.c %D%/http_fixture.h \
+	%D%/smtp_fixture.c %D%/smtp_fixture.h \
 	%D%/writer_fixture.c %D%/writer_fixture.h
 unit_tests += \
 	%D%/test_backoff \
@@ -33,6 +34,7 @@ unit_tests += \
 	%D%/test_sms_status \
 	%D%/test_sms_status_store \
 	%D%/test_sms_store \
+	%D%/test_smtp \
 	%D%/test_store_pg \
 	%D%/test_transfers \
 	%D%/test_writer
