@@ -24,6 +24,7 @@ libdispatcher_a_SOURCES = \
 	%D%/migrate.c %D%/migrate.h \
 	%D%/outbox.c %D%/outbox.h \
 	%D%/pg_arrays.c %D%/pg_arrays.h \
+	%D%/mongo.c %D%/mongo.h \
 	%D%/poster.c %D%/poster.h \
 	%D%/poster_links.c %D%/poster_links.h \
 	%D%/queue.c %D%/queue.h \

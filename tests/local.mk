@@ -15,6 +15,10 @@ include %D%/fuzz/local.mk
 check_PROGRAMS += $(unit_tests)
 TESTS += $(unit_tests)
 
+# Those on a MongoDB wire server.
+mongo_tests = %D%/dispatcher/test_mongo.log
+$(mongo_tests): ferretdb
+
 # A report of a sanitizer fails the test; the folders are for tests that read
 # or start something.
 AM_TESTS_ENVIRONMENT = \

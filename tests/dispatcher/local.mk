@@ -22,6 +22,7 @@ unit_tests += \
 	%D%/test_metrics \
 	%D%/test_migrate \
 	%D%/test_outbox \
+	%D%/test_mongo \
 	%D%/test_pg_arrays \
 	%D%/test_poster \
 	%D%/test_queue \

@@ -1,5 +1,6 @@
 libfixtures_a_SOURCES += \
 	%D%/journal_fixture.c %D%/journal_fixture.h \
+	%D%/mongo_fixture.c %D%/mongo_fixture.h \
 	%D%/pg_fixture.c %D%/pg_fixture.h \
 	%D%/vfs_shim.c %D%/vfs_shim.h
 unit_tests += \
