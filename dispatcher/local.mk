@@ -1,6 +1,8 @@
 # The dispatcher and its tool. The archive holds all but the mains.
 noinst_LIBRARIES += libdispatcher.a
 libdispatcher_a_SOURCES = \
+	%D%/allocator.c %D%/allocator.h \
+	%D%/allocator_turn.c %D%/allocator_turn.h \
 	%D%/backoff.c %D%/backoff.h \
 	%D%/batcher.c %D%/batcher.h \
 	%D%/call.c \
@@ -25,6 +27,7 @@ libdispatcher_a_SOURCES = \
 	%D%/outbox.c %D%/outbox.h \
 	%D%/pg_arrays.c %D%/pg_arrays.h \
 	%D%/mongo.c %D%/mongo.h \
+	%D%/places.h \
 	%D%/poster.c %D%/poster.h \
 	%D%/poster_links.c %D%/poster_links.h \
 	%D%/queue.c %D%/queue.h \

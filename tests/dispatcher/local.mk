@@ -1,9 +1,11 @@
 libfixtures_a_SOURCES += \
 	%D%/feed_fixture.c %D%/feed_fixture.h \
 	%D%/http_fixture.c %D%/http_fixture.h \
+	%D%/places_fixture.c %D%/places_fixture.h \
 	%D%/smtp_fixture.c %D%/smtp_fixture.h \
 	%D%/writer_fixture.c %D%/writer_fixture.h
 unit_tests += \
+	%D%/test_allocator \
 	%D%/test_backoff \
 	%D%/test_batcher \
 	%D%/test_call \
