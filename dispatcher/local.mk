@@ -22,12 +22,16 @@ libdispatcher_a_SOURCES = \
 	%D%/limiter_episode.c %D%/limiter_episode.h \
 	%D%/mail_message.c %D%/mail_message.h \
 	%D%/mail_template.c %D%/mail_template.h \
+	%D%/mailer.c %D%/mailer.h \
+	%D%/mails.h \
+	%D%/mails_mongo.c \
 	%D%/metrics.c %D%/metrics.h \
 	%D%/migrate.c %D%/migrate.h \
 	%D%/outbox.c %D%/outbox.h \
 	%D%/pg_arrays.c %D%/pg_arrays.h \
 	%D%/mongo.c %D%/mongo.h \
 	%D%/places.h \
+	%D%/places_mongo.c %D%/places_mongo.h \
 	%D%/poster.c %D%/poster.h \
 	%D%/poster_links.c %D%/poster_links.h \
 	%D%/queue.c %D%/queue.h \

@@ -67,6 +67,26 @@ enum metric { /* C counter, G gauge, H histogram of ms */
               METRIC_SMS_UPDATES_PARKED_TOTAL,   /* C: before their message */
               METRIC_SMS_UPDATE_ERRORS_TOTAL,    /* C: could not be done */
               METRIC_SMS_UPDATES_EARLY, /* G: parked now, of all dispatchers */
+              METRIC_MONGO_UP,          /* G */
+              METRIC_MONGO_MS,          /* H: a turn's places, or mails */
+              METRIC_INVITATION_PLACES_TOTAL,   /* C: places given */
+              METRIC_INVITATION_WAITING_TOTAL,  /* C: put on a waitlist */
+              METRIC_INVITATION_PROMOTED_TOTAL, /* C: moved up from one */
+              METRIC_INVITATION_REFUSED_TOTAL,  /* C: the address is refused */
+              METRIC_INVITATION_UNKNOWN_TOTAL,  /* C: unknown or expired code */
+              METRIC_INVITATION_REPEATED_TOTAL, /* C: asked before */
+              METRIC_INVITATION_CONFLICTS_TOTAL, /* C: slots lost to another
+                                                    dispatcher */
+              METRIC_MAIL_SENT_TOTAL,     /* C: taken by the mail server */
+              METRIC_MAIL_DELAYED_TOTAL,  /* C: attempts to be repeated */
+              METRIC_MAIL_REFUSED_TOTAL,  /* C: recipients refused for good */
+              METRIC_MAIL_GIVEN_UP_TOTAL, /* C: not taken for too long */
+              METRIC_MAIL_SKIPPED_TOTAL,  /* C: mails that were not due any
+                                             more */
+              METRIC_MAIL_IN_FLIGHT,      /* G */
+              METRIC_MAIL_WAITING,        /* G: to be sent by this dispatcher */
+              METRIC_MAIL_PAUSED,         /* G: 1 while the server refuses us */
+              METRIC_MAIL_MS,             /* H: a mail to the server */
               METRIC_COUNT
 };
 

@@ -16,7 +16,9 @@ check_PROGRAMS += $(unit_tests)
 TESTS += $(unit_tests)
 
 # Those on a MongoDB wire server.
-mongo_tests = %D%/dispatcher/test_mongo.log
+mongo_tests = %D%/dispatcher/test_mails_mongo.log \
+	%D%/dispatcher/test_mongo.log \
+	%D%/dispatcher/test_places_mongo.log
 $(mongo_tests): ferretdb
 
 # A report of a sanitizer fails the test; the folders are for tests that read

@@ -21,11 +21,14 @@ unit_tests += \
 	%D%/test_limiter \
 	%D%/test_mail_message \
 	%D%/test_mail_template \
+	%D%/test_mailer \
+	%D%/test_mails_mongo \
 	%D%/test_metrics \
 	%D%/test_migrate \
 	%D%/test_outbox \
 	%D%/test_mongo \
 	%D%/test_pg_arrays \
+	%D%/test_places_mongo \
 	%D%/test_poster \
 	%D%/test_queue \
 	%D%/test_service \
