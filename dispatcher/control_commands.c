@@ -270,9 +270,10 @@ run_status(struct commands *c, char *const *words, struct text *out)
         text_puts(out, s > 0 ? "," : "");
         print_service(c, s, out);
     }
-    text_printf(out, "},\"postgres\":{\"up\":%s}}",
-                gauge(c, METRIC_POSTGRES_UP, SERVICE_COUNT) != 0 ? "true"
-                                                                 : "false");
+    text_printf(
+        out, "},\"postgres\":{\"up\":%s},\"mongo\":{\"up\":%s}}",
+        gauge(c, METRIC_POSTGRES_UP, SERVICE_COUNT) != 0 ? "true" : "false",
+        gauge(c, METRIC_MONGO_UP, SERVICE_COUNT) != 0 ? "true" : "false");
     return RC_OK;
 }
 

@@ -17,6 +17,7 @@ libdispatcher_a_SOURCES = \
 	%D%/feed.c %D%/feed.h \
 	%D%/fetcher.c %D%/fetcher.h \
 	%D%/housekeeper.c %D%/housekeeper.h \
+	%D%/invitation.c \
 	%D%/lane.c %D%/lane.h \
 	%D%/limiter.c %D%/limiter.h \
 	%D%/limiter_episode.c %D%/limiter_episode.h \
@@ -35,12 +36,14 @@ libdispatcher_a_SOURCES = \
 	%D%/poster.c %D%/poster.h \
 	%D%/poster_links.c %D%/poster_links.h \
 	%D%/queue.c %D%/queue.h \
+	%D%/registrar.c %D%/registrar.h \
 	%D%/service.c %D%/service.h \
 	%D%/simulate_run.c %D%/simulate_run.h \
 	%D%/sms.c \
 	%D%/sms_notifier.c %D%/sms_notifier.h \
 	%D%/sms_record.c %D%/sms_record.h \
 	%D%/sms_status.c \
+	%D%/sluicectl_invitation.c %D%/sluicectl_invitation.h \
 	%D%/sluicectl_print.c %D%/sluicectl_print.h \
 	%D%/sms_status_store.c \
 	%D%/sms_store.c \

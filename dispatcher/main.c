@@ -19,6 +19,7 @@
 #include "dispatcher/control.h"
 #include "dispatcher/feed.h"
 #include "dispatcher/housekeeper.h"
+#include "dispatcher/mailer.h"
 #include "dispatcher/metrics.h"
 #include "dispatcher/migrate.h"
 #include "dispatcher/queue.h"
@@ -43,6 +44,7 @@ static const struct service_ops *const services[SERVICE_COUNT] = {
     [SERVICE_CALL] = &call_service,
     [SERVICE_SMS] = &sms_service,
     [SERVICE_SMS_STATUS] = &sms_status_service,
+    [SERVICE_INVITATION] = &invitation_service,
 };
 
 struct flags {
@@ -387,6 +389,8 @@ reload(struct sluiced *s)
         s->conf.callback = fresh->callback;
         s->conf.call = fresh->call;
         s->conf.sms = fresh->sms;
+        s->conf.invitation = fresh->invitation;
+        s->conf.mail = fresh->mail;
         log_set_level(fresh->log.level);
         raise_descriptors(fresh);
         for (unsigned i = 0; i < SERVICE_COUNT; i++) {
@@ -601,6 +605,9 @@ main(int argc, char **argv)
     text_free(&errors);
     log_init("sluiced", s.conf.log.level);
     if (given.test) {
+        if (mailer_check(&s.conf) != RC_OK) {
+            return EXIT_FAILURE;
+        }
         printf("%s: configuration is good\n", s.conf.file);
         return EXIT_SUCCESS;
     }

@@ -358,6 +358,9 @@ service_stop(struct service_thread **t, int64_t timeout_ms)
          * writes: they must outlive us. The process is about to end. */
         log_event(LOG_WARN, "service_stopped_unwritten", "service=%s",
                   service_name((*t)->ops->service));
+        if ((*t)->ops->halt != NULL) {
+            (*t)->ops->halt((*t)->self);
+        }
         *t = NULL;
         return;
     }

@@ -46,6 +46,9 @@ struct service_ops {
     enum service service;
     enum rc (*new)(void **out, const struct service_context *context);
     void (*free)(void **self);
+    /* End the threads of its own, for it cannot be freed: the writer still
+     * holds its writes. NULL: it has none. */
+    void (*halt)(void *self);
     /* A descriptor to poll for POLLIN, or -1. */
     int (*fd)(const void *self);
     /* Would accept() take a request now? */
@@ -91,5 +94,6 @@ extern const struct service_ops callback_service;   /* dispatcher/callback.c */
 extern const struct service_ops call_service;       /* dispatcher/call.c */
 extern const struct service_ops sms_service;        /* dispatcher/sms.c */
 extern const struct service_ops sms_status_service; /* sms_status.c */
+extern const struct service_ops invitation_service; /* invitation.c */
 
 #endif

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "dispatcher/sluicectl_invitation.h"
 #include "dispatcher/sluicectl_print.h"
 #include "shared/clock.h"
 #include "shared/conf.h"
@@ -50,13 +51,24 @@ static const char usage[] =
     "  drain                finish what was begun, begin nothing new\n"
     "  explain ID           everything known of one request\n"
     "  metrics              Prometheus text format\n"
-    "  ping                 does the dispatcher answer?\n"
+    "  ping                 does the dispatcher answer?\n";
+
+static const char usage_end[] =
     "\n"
-    "--json prints the answer as the dispatcher gives it.\n"
+    "--json prints the answer as the dispatcher gives it; explain adds what\n"
+    "MongoDB knows.\n"
     "status, queue, dead list and explain work without a dispatcher, from the\n"
     "journal alone.\n"
     "exit status: 0 done, 1 refused or not found, 2 usage or configuration,\n"
-    "3 no dispatcher answers\n";
+    "3 no dispatcher, for invitations no MongoDB, answers\n";
+
+static void
+print_usage(FILE *to)
+{
+    (void)fputs(usage, to);
+    (void)fputs(sluicectl_invitation_usage, to);
+    (void)fputs(usage_end, to);
+}
 
 /* ---- from the journal alone -----------------------------------------------
  */
@@ -180,11 +192,41 @@ find_command(int argc, char **argv, int *own_words)
 /* ---- asking and answering -------------------------------------------------
  */
 
+/* The journal knows nothing of the id, but of invitations there is more: behind
+ * what was printed, or as a member of the document. */
+static int
+explain_further(const struct context *c, struct text *answer)
+{
+    struct text member = {0};
+    struct uuid id;
+    const char *end;
+    int status = EXIT_REFUSED;
+
+    if (uuid_parse(c->argv[0], &id) == RC_OK &&
+        sluicectl_invitation_explain(&c->conf, &id, c->json ? &member : NULL)) {
+        status = EXIT_OK;
+    }
+    end = strrchr(text_cstr(answer), '}');
+    if (member.bytes > 0 && end != NULL) {
+        answer->bytes = (size_t)(end - answer->data);
+        text_puts(answer, ",\"invitation\":");
+        text_puts(answer, text_cstr(&member));
+        text_putc(answer, '}');
+    }
+    if (text_failed(&member) || text_failed(answer)) {
+        (void)fprintf(stderr, "sluicectl: no memory\n");
+        status = EXIT_UNREACHABLE;
+    }
+    text_free(&member);
+    return status;
+}
+
 static int
 show(const struct context *c, const struct command *command,
-     const struct text *answer)
+     struct text *answer)
 {
     struct ctl_document *d = NULL;
+    FILE *to;
     int status = EXIT_OK;
 
     if (command->print == NULL) {
@@ -195,17 +237,19 @@ show(const struct context *c, const struct command *command,
         (void)fprintf(stderr, "sluicectl: the answer cannot be read\n");
         return EXIT_UNREACHABLE;
     }
+    /* The exit status is the same in both forms. */
+    to = c->json ? fopen("/dev/null", "w") : stdout;
+    if (to != NULL) {
+        status = command->print(d, c->conf.node.id, to);
+    }
+    if (command->print == ctl_print_explain && status == EXIT_REFUSED) {
+        status = explain_further(c, answer);
+    }
     if (c->json) {
-        FILE *nowhere = fopen("/dev/null", "w");
-
-        /* The exit status is the same in both forms. */
-        if (nowhere != NULL) {
-            status = command->print(d, c->conf.node.id, nowhere);
-            (void)fclose(nowhere);
-        }
         (void)printf("%s\n", text_cstr(answer));
-    } else {
-        status = command->print(d, c->conf.node.id, stdout);
+    }
+    if (to != NULL && to != stdout) {
+        (void)fclose(to);
     }
     ctl_document_free(&d);
     return status;
@@ -349,12 +393,15 @@ run(struct context *c, int argc, char **argv)
     text_free(&errors);
     argv += rest;
     argc = take_json(argc - rest, argv, &c->json);
+    if (argc > 0 && strcmp(argv[0], "invitation") == 0) {
+        return sluicectl_invitation(&c->conf, c->json, argc - 1, argv + 1);
+    }
     command = find_command(argc, argv, &own_words);
     c->argc = argc - own_words;
     c->argv = argv + own_words;
     if (command == NULL || c->argc < command->min_words ||
         c->argc > command->max_words || !make_line(argc, argv, line)) {
-        (void)fputs(usage, stderr);
+        print_usage(stderr);
         return EXIT_USAGE;
     }
     return ask(c, command, line);
@@ -367,7 +414,7 @@ main(int argc, char **argv)
     int status;
 
     if (said(argc, argv, "--help", "-h")) {
-        (void)fputs(usage, stdout);
+        print_usage(stdout);
         return EXIT_OK;
     }
     if (said(argc, argv, "--version", "-V")) {

@@ -235,12 +235,38 @@ print_table(struct table *t, FILE *to)
  */
 
 static void
+print_database(const struct ctl_document *d, const char *name, FILE *to)
+{
+    uint32_t at = json_member(&d->json, 0, name);
+
+    if (at != 0) {
+        (void)fprintf(to, "%-11s %s\n", name,
+                      get_bool(d, at, "up") ? "up" : "DOWN");
+    }
+}
+
+/* Only when the operator is needed. */
+static void
+print_mail(const struct ctl_document *d, FILE *to)
+{
+    uint32_t services = json_member(&d->json, 0, "services");
+    uint32_t service = json_member(&d->json, services, "invitation");
+    uint32_t mail = json_member(&d->json, service, "mail");
+    char reason[VALUE_BYTES];
+
+    if (services != 0 && service != 0 && mail != 0 &&
+        get_bool(d, mail, "paused")) {
+        (void)fprintf(to, "mail        PAUSED: %s\n",
+                      get(d, mail, "reason", reason));
+    }
+}
+
+static void
 print_dispatcher(const struct ctl_document *d, FILE *to)
 {
     uint32_t at = json_member(&d->json, 0, "dispatcher");
     uint32_t ledger = json_member(&d->json, 0, "ledger");
     uint32_t journal = json_member(&d->json, ledger, "journal");
-    uint32_t postgres = json_member(&d->json, 0, "postgres");
     char a[VALUE_BYTES];
     char b[VALUE_BYTES];
     char c[VALUE_BYTES];
@@ -254,10 +280,9 @@ print_dispatcher(const struct ctl_document *d, FILE *to)
     } else {
         (void)fprintf(to, "dispatcher  not running\n");
     }
-    if (postgres != 0) {
-        (void)fprintf(to, "postgres    %s\n",
-                      get_bool(d, postgres, "up") ? "up" : "DOWN");
-    }
+    print_database(d, "postgres", to);
+    print_database(d, "mongo", to);
+    print_mail(d, to);
     (void)fprintf(to, "journal     %s of %s\n\n",
                   human_bytes(get_number(d, journal, "used_bytes"), a),
                   human_bytes(get_number(d, journal, "max_bytes"), b));

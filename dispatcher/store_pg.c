@@ -46,6 +46,8 @@ struct outcome_lane {
     bool with_writer;       /* one is on its way */
 };
 
+#define LANES 4U /* services that store in PostgreSQL */
+
 /* What the log last said of the database. */
 enum told { TOLD_NOTHING, TOLD_UP, TOLD_DOWN };
 
@@ -55,7 +57,7 @@ struct store_pg {
     struct metrics *metrics;
     struct journal *journal; /* a reader */
     struct pg *pg;
-    struct outcome_lane lanes[SERVICE_COUNT];
+    struct outcome_lane lanes[LANES];
     struct journal_page page;
     struct queue *replies; /* retires that come back from the writer */
     struct queue *configs; /* struct conf to change to */
@@ -82,11 +84,12 @@ struct store_pg {
     int64_t second_ms; /* when every_second is due */
 };
 
-static const struct store_persister *const persisters[SERVICE_COUNT] = {
-    [SERVICE_CALLBACK] = &callback_persister,
-    [SERVICE_CALL] = &call_persister,
-    [SERVICE_SMS] = &sms_persister,
-    [SERVICE_SMS_STATUS] = &sms_status_persister,
+/* Invitations have their outcomes in MongoDB (invitation.c). */
+static const struct store_persister *const persisters[LANES] = {
+    &callback_persister,
+    &call_persister,
+    &sms_persister,
+    &sms_status_persister,
 };
 
 /* ---- the database up and down ---------------------------------------------
@@ -350,6 +353,17 @@ decode_page(struct store_pg *s, struct outcome_lane *lane)
     return RC_OK;
 }
 
+static struct outcome_lane *
+lane_of(struct store_pg *s, enum service service)
+{
+    unsigned k = 0;
+
+    while (k + 1 < LANES && s->lanes[k].ops->service != service) {
+        k++;
+    }
+    return &s->lanes[k];
+}
+
 /* Take back what the writer is done with. */
 static void
 take_retired(struct store_pg *s)
@@ -357,7 +371,7 @@ take_retired(struct store_pg *s)
     struct retire *done = queue_pop(s->replies);
     while (done != NULL) {
         retire_note(done, s->metrics, clock_now_unix_ms());
-        s->lanes[retire_service(done)].with_writer = false;
+        lane_of(s, retire_service(done))->with_writer = false;
         retire_free(&done);
         done = queue_pop(s->replies);
     }
@@ -442,7 +456,7 @@ take_configs(struct store_pg *s)
 {
     struct conf *conf = queue_pop(s->configs);
     while (conf != NULL) {
-        for (unsigned k = 0; k < SERVICE_COUNT; k++) {
+        for (unsigned k = 0; k < LANES; k++) {
             s->lanes[k].ops->configure(s->lanes[k].self, conf);
         }
         free(conf);
@@ -474,7 +488,7 @@ every_second(struct store_pg *s, int64_t now_ms)
         return;
     }
     s->second_ms = now_ms + 1000;
-    for (unsigned k = 0; s->up && k < SERVICE_COUNT; k++) {
+    for (unsigned k = 0; s->up && k < LANES; k++) {
         const struct outcome_lane *lane = &s->lanes[k];
         if (lane->ops->every_second == NULL) {
             continue;
@@ -494,7 +508,7 @@ work(struct store_pg *s)
     if (!s->up && !s->fatal && now_ms >= s->retry_at_ms) {
         bring_up(s);
     }
-    for (unsigned k = 0; s->up && k < SERVICE_COUNT; k++) {
+    for (unsigned k = 0; s->up && k < LANES; k++) {
         bool more = false;
         (void)turn(s, &s->lanes[k], &more); /* its failures are noted */
         again = again || more;
@@ -545,7 +559,7 @@ run(void *arg)
             wait_for_something(s);
         }
     }
-    for (unsigned k = 0; k < SERVICE_COUNT; k++) {
+    for (unsigned k = 0; k < LANES; k++) {
         enum rc rc = await_retired(s, &s->lanes[k]);
         if (rc != RC_OK) {
             log_event(LOG_WARN, "store_stopped_unretired", "service=%s",
@@ -575,12 +589,12 @@ make_parts(struct store_pg *s)
     }
     if (rc == RC_OK) {
         pg_set_cancel_fd(s->pg, s->cancel_fd);
-        rc = queue_new(&s->replies, SERVICE_COUNT, 0);
+        rc = queue_new(&s->replies, LANES, 0);
     }
     if (rc == RC_OK) {
         rc = queue_new(&s->configs, CONFIGS_MAX, 0);
     }
-    for (unsigned k = 0; rc == RC_OK && k < SERVICE_COUNT; k++) {
+    for (unsigned k = 0; rc == RC_OK && k < LANES; k++) {
         struct outcome_lane *lane = &s->lanes[k];
         lane->ops = persisters[k];
         rc = lane->ops->new (&lane->self, &s->conf, s->metrics);
@@ -599,7 +613,7 @@ close_if_open(int fd)
 static void
 destroy(struct store_pg **s)
 {
-    for (unsigned k = 0; k < SERVICE_COUNT; k++) {
+    for (unsigned k = 0; k < LANES; k++) {
         if ((*s)->lanes[k].self != NULL) {
             (*s)->lanes[k].ops->free(&(*s)->lanes[k].self);
         }
@@ -660,7 +674,7 @@ store_pg_stop(struct store_pg **s, int64_t timeout_ms)
     atomic_store(&(*s)->stopping, true);
     (void)eventfd_write((*s)->wake_fd, 1);
     pthread_join((*s)->thread, NULL);
-    for (unsigned k = 0; k < SERVICE_COUNT; k++) {
+    for (unsigned k = 0; k < LANES; k++) {
         if ((*s)->lanes[k].with_writer) {
             /* The disk has failed for seconds and the writer still holds a
              * write that replies to us, who must outlive it. The process is

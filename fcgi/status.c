@@ -102,23 +102,68 @@ check_journal(struct ask *ask, struct text *parts)
     return ok;
 }
 
-/* Is {"postgres": {"up": true}} in the dispatcher's status? */
+/* The dispatcher's status, as far as it matters here. */
+struct told {
+    bool postgres;
+    bool mongo;
+    bool mail_paused;
+};
+
 static bool
-says_postgres_up(const struct text *status)
+is_true(const struct json *json, uint32_t object, const char *name)
 {
+    uint32_t at = object != UINT32_MAX ? json_member(json, object, name) : 0;
+
+    return at != 0 && json->tokens[at].type == JSON_TRUE;
+}
+
+/* The member that the names lead to, UINT32_MAX: none. */
+static uint32_t
+find(const struct json *json, const char *const *names, size_t count)
+{
+    uint32_t at = 0;
+
+    for (size_t i = 0; i < count; i++) {
+        at = json_member(json, at, names[i]);
+        if (at == 0) {
+            return UINT32_MAX;
+        }
+    }
+    return at;
+}
+
+static struct told
+read_status(const struct text *status)
+{
+    static const char *const postgres[] = {"postgres"};
+    static const char *const mongo[] = {"mongo"};
+    static const char *const mail[] = {"services", "invitation", "mail"};
     struct json_token *tokens = calloc(TOKENS_MAX, sizeof(*tokens));
+    struct told told = {0};
     struct json json;
-    bool up = false;
 
     if (tokens != NULL && json_scan(text_cstr(status), status->bytes, tokens,
                                     TOKENS_MAX, &json) == RC_OK) {
-        uint32_t postgres = json_member(&json, 0, "postgres");
-        uint32_t value = postgres != 0 ? json_member(&json, postgres, "up") : 0;
-
-        up = value != 0 && tokens[value].type == JSON_TRUE;
+        told.postgres = is_true(&json, find(&json, postgres, 1), "up");
+        told.mongo = is_true(&json, find(&json, mongo, 1), "up");
+        told.mail_paused = is_true(&json, find(&json, mail, 3), "paused");
     }
     free(tokens);
-    return up;
+    return told;
+}
+
+static void
+add_databases(struct text *parts, const struct told *told, bool known)
+{
+    const char *down = known ? "the dispatcher cannot reach it"
+                             : "unknown: the dispatcher does not tell";
+
+    add_part(parts, "postgres", told->postgres ? NULL : down);
+    /* Not everybody invites: these two are told, and hold nobody up. */
+    add_part(parts, "mongo", told->mongo ? NULL : down);
+    add_part(parts, "mail",
+             told->mail_paused ? "the mail server refuses us: see the log"
+                               : NULL);
 }
 
 static bool
@@ -127,8 +172,11 @@ check_dispatcher(struct ask *ask, struct text *parts)
     struct text status = {0};
     enum rc rc = ctlclient_ask(ask->conf->control.path, "status",
                                CONTROL_TIMEOUT_MS, &status);
-    bool postgres = rc == RC_OK && says_postgres_up(&status);
+    struct told told = {0};
 
+    if (rc == RC_OK) {
+        told = read_status(&status);
+    }
     switch (rc) {
     case RC_OK:
     case RC_INVALID: /* it refused, so it is there */
@@ -145,12 +193,9 @@ check_dispatcher(struct ask *ask, struct text *parts)
         add_part(parts, "dispatcher", "does not answer");
         break;
     }
-    add_part(parts, "postgres",
-             postgres      ? NULL
-             : rc == RC_OK ? "the dispatcher cannot reach it"
-                           : "unknown: the dispatcher does not tell");
+    add_databases(parts, &told, rc == RC_OK);
     text_free(&status);
-    return postgres && rc == RC_OK;
+    return told.postgres && rc == RC_OK;
 }
 
 static void

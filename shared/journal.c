@@ -521,6 +521,7 @@ static const struct {
     {schema, {SERVICE_CALLBACK}, 1},
     {schema_2, {SERVICE_CALL}, 1},
     {schema_3, {SERVICE_SMS, SERVICE_SMS_STATUS}, 2},
+    {"", {SERVICE_INVITATION}, 1},
 };
 
 static int

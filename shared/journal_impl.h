@@ -8,7 +8,7 @@
 
 #include "shared/journal.h"
 
-#define JOURNAL_SCHEMA 3
+#define JOURNAL_SCHEMA 4
 #define JOURNAL_APPLICATION_ID 0x534c4a31 /* "SLJ1" */
 
 /* Only recovery and the last close exclude others without flock; both are

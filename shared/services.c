@@ -8,6 +8,7 @@ static const char *const names[SERVICE_COUNT] = {
     [SERVICE_CALL] = "call",
     [SERVICE_SMS] = "sms",
     [SERVICE_SMS_STATUS] = "sms_status",
+    [SERVICE_INVITATION] = "invitation",
 };
 
 const char *

@@ -10,6 +10,7 @@ enum service {
     SERVICE_CALL,
     SERVICE_SMS,        /* messages to be sent */
     SERVICE_SMS_STATUS, /* batches of their status updates */
+    SERVICE_INVITATION, /* people who ask for a place */
     SERVICE_COUNT       /* not a service: how many there are */
 };
 

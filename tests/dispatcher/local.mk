@@ -17,6 +17,7 @@ unit_tests += \
 	%D%/test_feed \
 	%D%/test_fetcher \
 	%D%/test_housekeeper \
+	%D%/test_invitation \
 	%D%/test_lane \
 	%D%/test_limiter \
 	%D%/test_mail_message \
@@ -31,8 +32,10 @@ unit_tests += \
 	%D%/test_places_mongo \
 	%D%/test_poster \
 	%D%/test_queue \
+	%D%/test_registrar \
 	%D%/test_service \
 	%D%/test_simulate_run \
+	%D%/test_sluicectl_invitation \
 	%D%/test_sluicectl_print \
 	%D%/test_sms \
 	%D%/test_sms_notifier \
@@ -93,9 +96,49 @@ unit_tests += \
 	-Wl,--wrap=journal_ledger \
 	-Wl,--wrap=journal_used_bytes \
 	-Wl,--wrap=log_event
+%C%_test_invitation_LDFLAGS = $(AM_LDFLAGS) \
+	-Wl,--wrap=calloc \
+	-Wl,--wrap=log_event \
+	-Wl,--wrap=mailer_configure \
+	-Wl,--wrap=mailer_report \
+	-Wl,--wrap=mailer_start \
+	-Wl,--wrap=mailer_stop \
+	-Wl,--wrap=registrar_give \
+	-Wl,--wrap=registrar_start \
+	-Wl,--wrap=registrar_stop \
+	-Wl,--wrap=writer_submit
+%C%_test_registrar_LDFLAGS = $(AM_LDFLAGS) \
+	-Wl,--wrap=allocator_mail \
+	-Wl,--wrap=allocator_serve \
+	-Wl,--wrap=allocator_sweep \
+	-Wl,--wrap=backoff_capped_ms \
+	-Wl,--wrap=clock_now_ms \
+	-Wl,--wrap=clock_now_unix_ms \
+	-Wl,--wrap=journal_identity \
+	-Wl,--wrap=log_event \
+	-Wl,--wrap=mailer_own \
+	-Wl,--wrap=mailer_wake \
+	-Wl,--wrap=mongo_claim_node \
+	-Wl,--wrap=mongo_error \
+	-Wl,--wrap=mongo_free \
+	-Wl,--wrap=mongo_new \
+	-Wl,--wrap=places_mongo_new \
+	-Wl,--wrap=places_mongo_prepare \
+	-Wl,--wrap=poll
 %C%_test_service_LDFLAGS = $(AM_LDFLAGS) \
 	-Wl,--wrap=store_pg_wake \
 	-Wl,--wrap=writer_flush
+%C%_test_sluicectl_invitation_LDFLAGS = $(AM_LDFLAGS) \
+	-Wl,--wrap=mongo_error \
+	-Wl,--wrap=mongo_free \
+	-Wl,--wrap=mongo_new \
+	-Wl,--wrap=places_count \
+	-Wl,--wrap=places_create \
+	-Wl,--wrap=places_each \
+	-Wl,--wrap=places_mongo_new \
+	-Wl,--wrap=places_revoke \
+	-Wl,--wrap=places_set_limit \
+	-Wl,--wrap=places_trace
 %C%_test_sms_LDFLAGS = $(AM_LDFLAGS) \
 	-Wl,--wrap=backoff_ms \
 	-Wl,--wrap=calloc \

@@ -30,6 +30,7 @@ static struct {
     atomic_bool paused;
     atomic_bool idle;
     atomic_int freed;
+    atomic_int halted;
     int64_t seqs[256];
     int64_t concurrency; /* as configured */
     enum rc new_rc;
@@ -38,6 +39,7 @@ static struct {
 
 static struct conf conf;
 static atomic_int flushes;
+static bool disk_fails;
 
 enum rc __wrap_writer_flush(struct writer *w, int64_t timeout_ms);
 void __wrap_store_pg_wake(struct store_pg *s);
@@ -48,7 +50,7 @@ __wrap_writer_flush(struct writer *w, int64_t timeout_ms)
     (void)w;
     (void)timeout_ms;
     atomic_fetch_add(&flushes, 1);
-    return RC_OK;
+    return disk_fails ? RC_AGAIN : RC_OK;
 }
 
 void
@@ -144,10 +146,18 @@ it_report(const void *self, struct text *out)
     text_puts(out, "\"noted\":1");
 }
 
+static void
+it_halt(void *self)
+{
+    (void)self;
+    atomic_fetch_add(&it.halted, 1);
+}
+
 static const struct service_ops ops = {
     .service = SERVICE_CALLBACK,
     .new = it_new,
     .free = it_free,
+    .halt = it_halt,
     .fd = it_fd,
     .has_room = it_has_room,
     .accept = it_accept,
@@ -338,6 +348,23 @@ a_stop_that_lasts_too_long_ends(void **state)
     assert_int_equal(atomic_load(&it.freed), 1);
 }
 
+/* It cannot be freed, but nothing of it goes on. */
+static void
+while_the_disk_fails_it_is_halted(void **state)
+{
+    static struct service_thread *kept; /* for the leak checker */
+    struct fixture *f = *state;
+    assert_int_equal(start(f, &ops), RC_OK);
+    kept = f->thread;
+    disk_fails = true;
+    service_stop(&f->thread, 0);
+    disk_fails = false;
+    assert_null(f->thread);
+    assert_non_null(kept);
+    assert_int_equal(atomic_load(&it.halted), 1);
+    assert_int_equal(atomic_load(&it.freed), 0);
+}
+
 static void
 requests_that_were_not_taken_stay_where_they_are(void **state)
 {
@@ -397,6 +424,7 @@ main(void)
         CASE(an_order_is_carried_out_when_it_returns),
         CASE(a_stop_waits_until_it_is_idle),
         CASE(a_stop_that_lasts_too_long_ends),
+        CASE(while_the_disk_fails_it_is_halted),
         CASE(requests_that_were_not_taken_stay_where_they_are),
         CASE(a_service_that_lacks_a_member_is_refused),
         CASE(a_service_that_cannot_be_made_is_told),

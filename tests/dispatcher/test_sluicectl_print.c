@@ -49,9 +49,13 @@ status_is_a_table_with_aligned_columns(void **state)
             "\"used_bytes\":1572864,\"max_bytes\":10737418240}},\"services\":{"
             "\"callback\":{\"paused\":false,\"inbox\":17,\"behind\":true,"
             "\"cursor\":5},\"sms\":{\"paused\":true,\"inbox\":0,\"behind\":"
-            "false,\"cursor\":0}},\"postgres\":{\"up\":false}}",
+            "false,\"cursor\":0},\"invitation\":{\"mail\":{\"paused\":true,"
+            "\"reason\":\"554 no\"}}},"
+            "\"postgres\":{\"up\":false},\"mongo\":{\"up\":true}}",
             "dispatcher  up 2 h 1 min, pid 42, version 0.1.0, node 3\n"
             "postgres    DOWN\n"
+            "mongo       up\n"
+            "mail        PAUSED: 554 no\n"
             "journal     1.5 MiB of 10.0 GiB\n"
             "\n"
             "SERVICE   STATE   ACCEPTED    FINAL  DEAD  PENDING  OLDEST  "

@@ -100,7 +100,7 @@ the_file_is_set_up_to_be_durable(void **state)
     assert_int_equal(fixture_ask(f, "SELECT count(*) FROM pragma_journal_mode"
                                     " WHERE journal_mode = 'wal'"),
                      1);
-    assert_int_equal(fixture_ask(f, "PRAGMA user_version"), 3);
+    assert_int_equal(fixture_ask(f, "PRAGMA user_version"), 4);
     assert_int_equal(fixture_ask(f, "PRAGMA auto_vacuum"), 0);
     assert_int_equal(fixture_ask(f, "SELECT count(*) FROM pragma_quick_check"
                                     " WHERE quick_check = 'ok'"),
@@ -120,14 +120,14 @@ a_newer_schema_is_refused(void **state)
     struct journal *late;
 
     (void)fixture_accept(f, "[1]");
-    fixture_sql(f, "PRAGMA user_version=4");
+    fixture_sql(f, "PRAGMA user_version=5");
     late = fixture_journal(f, JOURNAL_EDGE);
     assert_int_equal(journal_accept(late, &r, 1, 0), RC_IO);
     assert_non_null(strstr(journal_error(late), "newer version"));
     assert_int_equal(r.seq, 0);
     /* The lock was given back. */
     assert_int_equal(journal_lock_holder(f->path), 0);
-    fixture_sql(f, "PRAGMA user_version=3");
+    fixture_sql(f, "PRAGMA user_version=4");
     assert_int_equal(journal_accept(late, &r, 1, 0), RC_OK);
     journal_free(&late);
 }

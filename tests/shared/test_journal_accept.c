@@ -582,7 +582,8 @@ max_bytes_is_a_bound_and_retiring_makes_room(void **state)
     for (unsigned s = SERVICE_CALLBACK + 1; s < SERVICE_COUNT; s++) {
         (void)fill(f, (enum service)s, body);
     }
-    assert_true(accepted > 100); /* of 2 KB: it is used, not guarded */
+    assert_true(accepted >
+                400 / SERVICE_COUNT); /* of 2 KB: it is used, not guarded */
     assert_int_equal(journal_used_bytes(f->dispatcher, &used), RC_OK);
     assert_true(used <= 1024 * 1024);
     assert_true(used > 700 * 1024);
@@ -597,7 +598,7 @@ max_bytes_is_a_bound_and_retiring_makes_room(void **state)
     assert_int_equal(retired, accepted / 2);
     assert_int_equal(journal_checkpoint(f->dispatcher, &used), RC_OK);
     assert_true(used <= 1024 * 1024 / 16); /* cut */
-    assert_true(fill(f, SERVICE_CALLBACK, body) > 50);
+    assert_true(fill(f, SERVICE_CALLBACK, body) > 200 / SERVICE_COUNT);
     assert_int_equal(fixture_ledger(f).final, accepted / 2);
 }
 
@@ -607,12 +608,15 @@ a_service_that_spent_its_share_is_refused(void **state)
     struct fixture *f = *state;
     struct journal_request r[2] = {fixture_request(f, "[1]"),
                                    fixture_request(f, "[1]")};
+    char sql[80];
 
     small(f, 1000000 * 2);
     (void)fixture_accept(f, "[1]");
-    /* A tenth is the keys', and a quarter of the rest each service's; one row
-     * (3 bytes and 96) fits exactly. */
-    fixture_sql(f, "UPDATE counter SET bytes = 450000 - 99");
+    /* A tenth is the keys', the rest is shared by the services; one row (3
+     * bytes and 96) fits exactly. */
+    (void)snprintf(sql, sizeof sql, "UPDATE counter SET bytes = %d - 99",
+                   1800000 / SERVICE_COUNT);
+    fixture_sql(f, sql);
     assert_int_equal(journal_accept(f->edge, r, 2, UNTIL), RC_OK);
     assert_int_equal(r[0].verdict, JOURNAL_ACCEPTED);
     assert_int_equal(r[1].verdict, JOURNAL_REFUSED);
@@ -677,7 +681,7 @@ the_wal_stays_bounded_without_a_dispatcher(void **state)
     int64_t most = 0;
 
     small(f, 16 * 1024 * 1024); /* checkpoints when above 2 MiB */
-    for (int i = 0; i < 500; i++) {
+    for (int i = 0; i < 400; i++) {
         fixture_accept_many(f, 64);
         if (fixture_wal_bytes(f) > most) {
             most = fixture_wal_bytes(f);
@@ -685,7 +689,7 @@ the_wal_stays_bounded_without_a_dispatcher(void **state)
     }
     assert_true(most > 1024 * 1024);
     assert_true(most < 3 * 1024 * 1024);
-    assert_int_equal(fixture_ledger(f).accepted, 500 * 64);
+    assert_int_equal(fixture_ledger(f).accepted, 400 * 64);
 }
 
 int
