@@ -19,6 +19,8 @@ dist_mail_DATA = \
 
 examplesdir = $(docdir)/examples
 dist_examples_DATA = \
+	%D%/examples/haproxy-delay.cfg \
+	%D%/examples/nginx-delay.conf \
 	%D%/sluice.conf.example \
 	%D%/lighttpd/sluice.conf.in \
 	%D%/apache/mod_fcgid.conf.in \
@@ -27,6 +29,8 @@ dist_examples_DATA = \
 systemd_templates = \
 	%D%/systemd/sluice-callback.service.in \
 	%D%/systemd/sluice-callback.socket.in \
+	%D%/systemd/sluice-invitation.service.in \
+	%D%/systemd/sluice-invitation.socket.in \
 	%D%/systemd/sluice-sms.service.in \
 	%D%/systemd/sluice-sms.socket.in \
 	%D%/systemd/sluice-status.service.in \

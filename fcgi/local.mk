@@ -12,6 +12,7 @@ libedge_a_SOURCES = \
 	%D%/edge_take.c %D%/edge_take.h \
 	%D%/edge_write.c %D%/edge_write.h \
 	%D%/exchange.c %D%/exchange.h \
+	%D%/invitation_page.c %D%/invitation_page.h \
 	%D%/mailbox.c %D%/mailbox.h \
 	%D%/pace.c %D%/pace.h \
 	%D%/records.c %D%/records.h \
@@ -20,10 +21,12 @@ libedge_a_SOURCES = \
 	%D%/route.c %D%/route.h \
 	%D%/side_pool.c %D%/side_pool.h
 
-pkglibexec_PROGRAMS += callback.fcgi sms.fcgi \
+pkglibexec_PROGRAMS += callback.fcgi invitation.fcgi sms.fcgi \
 	status.fcgi trigger.fcgi
 callback_fcgi_SOURCES = %D%/callback.c
 callback_fcgi_LDADD = libedge.a libshared.a $(EDGE_LIBS)
+invitation_fcgi_SOURCES = %D%/invitation.c
+invitation_fcgi_LDADD = libedge.a libshared.a $(EDGE_LIBS)
 sms_fcgi_SOURCES = %D%/sms.c
 sms_fcgi_LDADD = libedge.a libshared.a $(EDGE_LIBS)
 status_fcgi_SOURCES = %D%/status.c

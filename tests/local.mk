@@ -59,7 +59,18 @@ PYTEST = $(PY) -m pytest -p no:cacheprovider
 check-unit:
 	$(MAKE) check E2E=no
 
-check-e2e: all $(check_PROGRAMS) ferretdb
+# For the test of the form; not part of "all": npm fetches it.
+axe_sources = %D%/e2e/axe/install.sh %D%/e2e/axe/package.json \
+	%D%/e2e/axe/package-lock.json
+axe_file = axe/node_modules/axe-core/axe.min.js
+$(axe_file): $(axe_sources)
+	$(AM_V_GEN)$(srcdir)/%D%/e2e/axe/install.sh axe && touch $@
+clean-local: clean-browser
+.PHONY: clean-browser
+clean-browser:
+	rm -rf axe artefacts
+
+check-e2e: all $(check_PROGRAMS) ferretdb $(axe_file)
 	@case '$(E2E)' in \
 	yes) $(PYTEST) $(srcdir)/%D%/e2e ;; \
 	short) $(PYTEST) -m short $(srcdir)/%D%/e2e ;; \
@@ -72,7 +83,7 @@ check-local:
 torture: all $(check_PROGRAMS)
 	@$(PY) $(srcdir)/%D%/torture/torture.py
 
-bench: all $(check_PROGRAMS)
+bench: all $(check_PROGRAMS) ferretdb
 	@$(PY) $(srcdir)/%D%/bench/bench.py
 
 mutants: all
@@ -94,6 +105,9 @@ coverage: check
 EXTRA_DIST += %D%/fuzz/corpus \
 	%D%/bench/bench.py \
 	%D%/bench/post.lua \
+	%D%/e2e/axe/install.sh \
+	%D%/e2e/axe/package-lock.json \
+	%D%/e2e/axe/package.json \
 	%D%/e2e/conftest.py \
 	%D%/e2e/harness.py \
 	%D%/e2e/load.py \
@@ -104,6 +118,8 @@ EXTRA_DIST += %D%/fuzz/corpus \
 	%D%/e2e/test_config.py \
 	%D%/e2e/test_faults.py \
 	%D%/e2e/test_health_metrics.py \
+	%D%/e2e/test_invitation.py \
+	%D%/e2e/test_invitation_form.py \
 	%D%/e2e/test_mongo.py \
 	%D%/e2e/test_quickstart.py \
 	%D%/e2e/test_simulate.py \

@@ -156,7 +156,7 @@ long_functions()
 shell_syntax()
 {
     for script in quickstart check bootstrap conf/sh/*.sh tests/*.sh \
-        conf/ferretdb/build.sh; do
+        conf/ferretdb/build.sh tests/e2e/axe/install.sh; do
         sh -n "$script"
     done
 }

@@ -10,6 +10,7 @@ import atexit
 import contextlib
 import http.client
 import json
+import mailbox
 import os
 import pathlib
 import pwd
@@ -25,15 +26,18 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.parse
+import uuid
 
 import psycopg2
+import pymongo
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
 SIM = TOP / "tests" / "sim"
 BUILD = pathlib.Path(os.environ.get("SLUICE_BUILD")
                      or os.environ.get("BUILD_DIR") or TOP / "build").resolve()
-PROGRAMS = ("callback.fcgi", "trigger.fcgi", "sms.fcgi", "status.fcgi",
-            "sluiced", "sluicectl")
+PROGRAMS = ("callback.fcgi", "trigger.fcgi", "sms.fcgi", "invitation.fcgi",
+            "status.fcgi", "sluiced", "sluicectl")
 WEB_SERVERS = ("lighttpd", "mod_fcgid", "mod_proxy_fcgi")
 
 # A sanitizer makes everything slower: deadlines stretch, what is measured
@@ -44,6 +48,9 @@ sys.path.insert(0, str(SIM))
 # Tests import these from here.
 from objects import is_online  # noqa: E402, F401
 from sms import sign  # noqa: E402
+
+# Where nobody listens.
+NOWHERE = "127.0.0.1:1"
 
 
 def wait_for(condition, what, seconds=DEADLINE_S, every=0.02):
@@ -271,6 +278,61 @@ class Postgres:
         return pids
 
 
+# --- MongoDB -------------------------------------------------------------------
+
+class Mongo:
+    """A MongoDB wire server for all instances of a place, a database each:
+    $SLUICE_MONGO_URI, or FerretDB on the place's PostgreSQL."""
+
+    def __init__(self, place):
+        self.client, self.process = None, None
+        self.databases = []
+        self.base = os.environ.get("SLUICE_MONGO_URI")
+        if self.base:
+            return
+        self.port = free_port()
+        self.base = f"mongodb://127.0.0.1:{self.port}/"
+        program = place.bin / "ferretdb"
+        shutil.copy(BUILD / "ferretdb", program)
+        place.postgres.create_database("ferretdb")
+        self.process = Process(
+            "mongo",
+            [program, "-listen", f"127.0.0.1:{self.port}", "-postgresql-url",
+             f"postgres://sluice@/ferretdb?host={place.postgres.run}"],
+            place.folder / "mongo.log", place.user)
+        self.start()
+
+    def start(self):
+        self.process.start()
+        wait_for(lambda: port_answers(self.port), "MongoDB listens")
+
+    def kill(self):
+        self.process.kill()
+
+    def uri(self, database):
+        """Of a database that is dropped in the end."""
+        if self.process is None:  # others may use the server, too
+            database = f"{database}_{os.getpid()}"
+        self.databases.append(database)
+        parts = urllib.parse.urlsplit(self.base)
+        return parts._replace(path=f"/{database}").geturl()
+
+    def database(self, uri):
+        """pymongo's, to look into."""
+        if self.client is None:
+            self.client = pymongo.MongoClient(self.base)
+        return self.client[urllib.parse.urlsplit(uri).path[1:]]
+
+    def close(self):
+        if self.process is None:
+            for database in self.databases:
+                pymongo.MongoClient(self.base).drop_database(database)
+        if self.client is not None:
+            self.client.close()
+        if self.process is not None and self.process.alive():
+            self.process.stop(signal.SIGINT)
+
+
 # --- A place for all of it -----------------------------------------------------
 
 def unprivileged_user():
@@ -301,6 +363,7 @@ class Place:
         self.bin.mkdir()
         self.copy_programs()
         self.postgres = Postgres(self.folder / "pg", self.user, durable)
+        self.mongo_server = None
         self.instances = []
         self.count = 0
         atexit.register(self.kill_all)
@@ -312,6 +375,7 @@ class Place:
             assert (BUILD / program).exists(), f"not built: {BUILD / program}"
             shutil.copy(BUILD / program, self.bin)
         shutil.copytree(TOP / "conf" / "migrations", self.bin / "migrations")
+        shutil.copytree(TOP / "conf" / "mail", self.bin / "mail")
         shutil.copytree(SIM, self.bin / "sim")
         shutil.copytree(TOP / "conf" / "sh", self.bin / "sh")
 
@@ -319,6 +383,7 @@ class Place:
         kept = {k: v for k, v in os.environ.items()
                 if not k.startswith("SLUICE_")}
         return {**kept, "SLUICE_MIGRATIONS": str(self.bin / "migrations"),
+                "SLUICE_MAIL_TEMPLATES": str(self.bin / "mail"),
                 "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
                 "LIBFCGI_OS_CLOSE_POLL_TIMEOUT": "50"}
 
@@ -326,18 +391,34 @@ class Place:
         self.count += 1
         return Instance(self, f"i{self.count}", **options)
 
+    def mongo(self):
+        """Started by the first who asks for it."""
+        if self.mongo_server is None:
+            self.mongo_server = Mongo(self)
+        return self.mongo_server
+
     def kill_all(self):
         """Whatever went wrong: nothing of ours outlives us."""
         for instance in self.instances:
             for process in instance.processes():
                 if process.alive():
+                    # Under keep.sh, which would start it again.
+                    orphans = descendants(process.pid, "multiwatch")
                     process.kill()
+                    for pid in orphans:
+                        signal_if_alive(pid, signal.SIGTERM)
+        self.stop_databases()
+
+    def stop_databases(self):
+        if self.mongo_server is not None:
+            self.mongo_server.close()
+            self.mongo_server = None
         self.postgres.stop()
 
     def close(self):
         for instance in list(self.instances):
             instance.close()
-        self.postgres.stop()
+        self.stop_databases()
         if not os.environ.get("SLUICE_TEST_KEEP"):
             shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -476,17 +557,20 @@ class Instance:
     object simulator. kept: the handlers stand under conf/sh/keep.sh, which
     restarts multiwatch, as quickstart has it. start=False: the caller starts
     the parts. limits: a command line before spawn-fcgi. programs: a folder of
-    other handlers.
+    other handlers. mongo: with a database in the place's MongoDB, where
+    nobody else answers, as no mail server does.
     """
 
     def __init__(self, place, name, web="lighttpd", conf=None, handlers=2,
                  delay_ms=(1, 10), kept=False, journal_dir=None, start=True,
-                 limits=None, programs=None, sms_handlers=1):
+                 limits=None, programs=None, sms_handlers=1,
+                 invitation_handlers=1, mongo=False):
         place.instances.append(self)
         self.place, self.name, self.web = place, name, web
         self.programs = programs or place.bin
         self.handlers, self.delay_ms, self.kept = handlers, delay_ms, kept
         self.sms_handlers = sms_handlers
+        self.invitation_handlers = invitation_handlers
         self.limits = limits or []
         self.database_connection = None
         self.made = []
@@ -512,6 +596,9 @@ class Instance:
             "callback.objects_url":
                 f"http://127.0.0.1:{self.objects_port}/objects/",
             "callback.expire_s": 0,
+            "mongo.uri": place.mongo().uri(self.database) if mongo
+            else f"mongodb://{NOWHERE}/none",
+            "mail.url": f"smtp://{NOWHERE}",
             **(conf or {})}
         self.write_conf()
         self.make_processes()
@@ -548,6 +635,8 @@ class Instance:
         self.callback = self.handler_process("callback", self.handlers)
         self.trigger = self.handler_process("trigger", 1)
         self.sms = self.handler_process("sms", self.sms_handlers)
+        self.invitation = self.handler_process("invitation",
+                                               self.invitation_handlers)
         self.status = self.handler_process("status", 1)
         self.sluiced = self.process("sluiced", [
             bin_dir / "sluiced", "--config", self.conf_file])
@@ -615,7 +704,8 @@ class Instance:
                 self.run / f"{p.name}.sock"), f"{process.name} listens")
 
     def handler_processes(self):
-        return (self.callback, self.trigger, self.sms, self.status)
+        return (self.callback, self.trigger, self.sms, self.invitation,
+                self.status)
 
     def stop_handlers(self):
         for process in self.handler_processes():
@@ -694,7 +784,7 @@ class Instance:
 
     def wait_ready(self):
         def ready():
-            for process in self.processes()[:7]:
+            for process in self.processes()[:8]:
                 assert process.popen is None or process.alive(), \
                     f"{process.name} ended:\n{self.log_tails()}"
             try:
@@ -790,6 +880,20 @@ class Instance:
         wait_for(lambda: self.is_idle(service),
                  f"the journal's queue of {service} is empty", seconds)
 
+    def watch_arrivals(self, service):
+        """Note every request from now on: what is done leaves the queue."""
+        connection = self.journal()
+        connection.executescript(
+            "CREATE TABLE test_arrival (seq INTEGER PRIMARY KEY, id BLOB);"
+            f"CREATE TRIGGER test_arrived AFTER INSERT ON queue_{service}"
+            " BEGIN INSERT INTO test_arrival VALUES (NEW.seq, NEW.id); END;")
+        connection.close()
+
+    def arrivals(self):
+        """Ids of the requests to the service that is watched, in order."""
+        return [str(uuid.UUID(bytes=row["id"])) for row in self.journal_rows(
+            "SELECT id FROM test_arrival ORDER BY seq")]
+
     def dead(self):
         """{item: (reason, attempts)} of all dead letters."""
         return {row["item"]: (row["reason"], row["attempts"])
@@ -824,6 +928,10 @@ class Instance:
         wanted = set(ids)
         wait_for(lambda: wanted <= self.stored(), "the objects are stored",
                  seconds)
+
+    def mongo_database(self):
+        """pymongo's view of the instance's database."""
+        return self.place.mongo().database(self.conf["mongo.uri"])
 
     # Hurting
 
@@ -917,6 +1025,47 @@ class SmsProvider:
     def release(self):
         """End what hangs, without an answer."""
         http_json(self.port, "POST", "/sim/release")
+
+
+class MailServer:
+    """The simulator tests/sim/smtp.py beside an instance, which stops it.
+    options: those of smtp.py, refuse=["nobody*"]; keep: in a Maildir."""
+
+    def __init__(self, instance, keep=True, **options):
+        self.port = free_port()
+        self.url = f"smtp://127.0.0.1:{self.port}"
+        self.folder = instance.dir / "mail"
+        self.folder.mkdir()
+        give_to(self.folder, instance.place.user)
+        self.log_file = self.folder / "log"
+        self.blocked = self.folder / "blocked"
+        argv = ["/usr/bin/python3", "-B",
+                instance.place.bin / "sim" / "smtp.py", "--port", self.port,
+                "--log", self.log_file, "--blocked", self.blocked]
+        if keep:
+            argv += ["--maildir", self.folder / "Maildir"]
+        for name, value in options.items():
+            values = value if isinstance(value, (tuple, list)) else (value,)
+            argv += [f"--{name.replace('_', '-')}", *values]
+        self.process = instance.process("smtp", argv)
+
+    def start(self):
+        self.process.start()
+        wait_for(lambda: port_answers(self.port), "the mail server")
+        return self
+
+    def log(self):
+        """What was taken, in order: [{"to", "message_id", "subject", ...}]."""
+        if not self.log_file.exists():
+            return []
+        text = self.log_file.read_text()
+        return [json.loads(line)
+                for line in text[:text.rfind("\n") + 1].splitlines()]
+
+    def mails(self):
+        """{Message-ID: message} of what is in the Maildir."""
+        folder = mailbox.Maildir(self.folder / "Maildir", create=False)
+        return {message["Message-ID"]: message for message in folder}
 
 
 def signed(body, secret, at_s=None):

@@ -250,3 +250,102 @@ class Senders:
     async def run(self):
         await asyncio.gather(self.watch(),
                              *(self.sender() for _ in range(self.senders)))
+
+
+class Applicants:
+    """Tasks that ask for places, clients of them, on connections that stay
+    open, in turn to each of the ports; what is not accepted is repeated with
+    the same Idempotency-Key. requests: (code, e-mail address) of each, taken in
+    this order; anything that can be iterated over."""
+
+    def __init__(self, ports, requests, clients=64, name="ask", pause_s=0.0):
+        self.ports, self.clients, self.name = ports, clients, name
+        self.pause_s = pause_s
+        self.left = iter(enumerate(requests))
+        self.accepted = {}  # (code, address) by id
+        self.statuses = collections.Counter()
+        self.stopping = False
+
+    async def run(self):
+        await asyncio.gather(*(self.client(self.ports[k % len(self.ports)])
+                               for k in range(self.clients)))
+
+    async def client(self, port):
+        connection = KeptConnection(port)
+        for number, (code, email) in self.left:
+            data = kept_request_bytes(f"/invitations/{code}",
+                                      json.dumps({"Email": email}).encode(),
+                                      f"{self.name}-{number}")
+            reply = await self.until_accepted(connection, data)
+            if reply is None:
+                break
+            self.accepted[reply.json()["id"]] = code, email
+            if self.pause_s:
+                await asyncio.sleep(self.pause_s)
+            if self.stopping:
+                break
+        connection.close()
+
+    async def until_accepted(self, connection, data):
+        while True:
+            reply = await connection.ask(data)
+            self.statuses[reply.status] += 1
+            if reply.status == 202:
+                return reply
+            assert reply.status in (0, 500, 502, 503, 504), reply
+            await asyncio.sleep(0.02)
+
+    def failed(self):
+        return sum(n for s, n in self.statuses.items() if s != 202)
+
+
+def kept_request_bytes(path, body, key):
+    return (f"POST {path} HTTP/1.1\r\nHost: localhost\r\n"
+            "Content-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\n"
+            f"Idempotency-Key: {key}\r\n\r\n").encode() + body
+
+
+class KeptConnection:
+    """HTTP/1.1 with keep-alive; opened again when it is gone."""
+
+    def __init__(self, port):
+        self.port, self.reader, self.writer = port, None, None
+
+    async def ask(self, data, seconds=60):
+        """The reply; status 0: none."""
+        try:
+            return await asyncio.wait_for(self._ask(data), seconds)
+        except (OSError, asyncio.TimeoutError, EOFError):
+            self.close()
+            return Reply(0, [], b"")
+
+    async def _ask(self, data):
+        if self.writer is None:
+            self.reader, self.writer = await asyncio.open_connection(
+                "127.0.0.1", self.port)
+        self.writer.write(data)
+        head = await self.reader.readuntil(b"\r\n\r\n")
+        reply = parse_http(head)
+        if "content-length" in reply.headers:
+            reply.body = await self.reader.readexactly(
+                int(reply.headers["content-length"]))
+        else:
+            reply.body = await self._chunks()
+        if reply.headers.get("connection", "").lower() == "close":
+            self.close()
+        return reply
+
+    async def _chunks(self):
+        body = b""
+        while True:
+            size = int(await self.reader.readuntil(b"\r\n"), 16)
+            part = await self.reader.readexactly(size + 2)
+            if size == 0:
+                return body
+            body += part[:-2]
+
+    def close(self):
+        if self.writer is not None:
+            self.writer.close()
+        self.reader, self.writer = None, None

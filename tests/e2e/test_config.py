@@ -64,6 +64,13 @@ def test_a_line_that_is_none(stopped):
     assert done.returncode != 0 and "sluice.conf:2" in done.stderr, done
 
 
+def test_mail_that_cannot_be_written_is_an_error(stopped):
+    done = check(stopped, "--mail-templates", str(stopped.dir))
+    assert done.returncode != 0 and "welcome.subject" in done.stderr, done
+    done = check(stopped, SLUICE_MAIL_FROM="nobody at all")
+    assert done.returncode != 0 and "mail.from" in done.stderr, done
+
+
 def test_no_file(stopped):
     stopped.conf_file.unlink()
     done = check(stopped)

@@ -344,6 +344,23 @@ def test_a_restart_under_load_refuses_no_connection(make, even):
     instance.wait_stored(load.accepted)
 
 
+def test_an_upgrade_under_load_fails_no_request(make, even):
+    """README's steps: the handlers one by one, then the dispatcher."""
+    instance = make(handlers=2)
+    with Load(instance, even) as load:
+        for old in instance.handler_pids():
+            os.kill(old, signal.SIGTERM)
+            wait_for(lambda o=old: len(instance.handler_pids()) == 2
+                     and o not in instance.handler_pids(), "replaced")
+        instance.sluiced.stop()
+        taken = len(load.accepted)
+        wait_for(lambda: len(load.accepted) > taken, "taken without it")
+        instance.sluiced.start()
+        instance.wait_ready()
+    assert not load.failed
+    instance.wait_stored(load.accepted)
+
+
 def test_handlers_end_with_their_parent(make):
     instance = make()
     pids = instance.handler_pids()

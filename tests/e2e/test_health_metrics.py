@@ -3,6 +3,7 @@ import json
 
 import pytest
 
+import harness
 from harness import parse_metrics, wait_for
 
 CALLBACK = (("service", "callback"),)
@@ -13,7 +14,17 @@ def test_live_and_ready(site):
     assert site.get("/health/live").status == 200
     reply = site.get("/health/ready")
     assert reply.status == 200, reply
-    assert json.loads(reply.body)
+    parts = json.loads(reply.body)["parts"]
+    assert parts["postgres"]["ok"] and parts["mail"]["ok"], parts
+
+
+def test_without_mongo_it_is_ready_and_says_so(make):
+    instance = make(conf={"mongo.uri":
+                          f"mongodb://127.0.0.1:{harness.free_port()}/x"})
+    reply = instance.get("/health/ready")
+    assert reply.status == 200, reply
+    mongo = json.loads(reply.body)["parts"]["mongo"]
+    assert not mongo["ok"] and mongo["reason"], reply
 
 
 def test_ready_says_what_is_missing(make):

@@ -5,9 +5,11 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 import urllib.request
 
@@ -38,14 +40,17 @@ def ready(port):
 
 
 @pytest.fixture
-def instance(tmp_path):
-    """Runs in a folder too deep for the path of a socket."""
-    folder = tmp_path / ("deep" * 20) / "state"
+def instance():
+    """Runs in a folder too deep for the path of a socket. Not one of pytest's:
+    another run of pytest would close the way to it to the service's user."""
+    top = pathlib.Path(tempfile.mkdtemp(prefix="sluice-quickstart."))
+    folder = top / ("deep" * 20) / "state"
     port = harness.free_port()
     outcome = quickstart(folder, "--detach", "--port", str(port))
     assert outcome.returncode == 0, outcome.stdout + outcome.stderr
     yield folder, port, outcome.stdout
     quickstart(folder, "--stop")
+    shutil.rmtree(top)
 
 
 def test_it_shows_a_request_and_its_outcome(instance):

@@ -9,6 +9,7 @@ unit_tests += \
 	%D%/test_edge_read \
 	%D%/test_edge_take \
 	%D%/test_edge_write \
+	%D%/test_invitation_page \
 	%D%/test_pace \
 	%D%/test_records \
 	%D%/test_reply \
