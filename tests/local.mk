@@ -136,5 +136,6 @@ EXTRA_DIST += %D%/fuzz/corpus \
 	%D%/sim/tester.py \
 	%D%/style.sh \
 	%D%/torture/torture.py \
+	%D%/torture/torture_invitation.py \
 	%D%/torture/torture_sms.py \
 	%D%/tsan.supp

@@ -1,15 +1,15 @@
 #!/usr/bin/python3
 """`make torture`: kill everything at random under load, and count.
 
-Callbacks are posted, calls triggered (and some canceled) and messages sent all
-the time; the provider of messages fails, hangs, answers twice, and posts
-updates of their statuses in bad order and more than once.
+Callbacks are posted, calls triggered (and some canceled), messages sent and
+places asked for all the time; the provider of messages fails, hangs, answers
+twice, and posts updates of their statuses in bad order and more than once.
 
 1. only sluiced: killed and restarted 10 times     -> 0 requests fail
 2. only PostgreSQL: stopped for 20 s, then its
    sessions killed                                 -> 0 requests fail
-3. everything: handlers, multiwatch, sluiced, PostgreSQL sessions and the
-   object server killed with -9 at random every 30-100 ms
+3. everything: handlers, multiwatch, sluiced, PostgreSQL sessions, MongoDB, the
+   object server and the mail server killed with -9 at random every 30-100 ms
                                                    -> what fails is repeated
 4. afterwards: each acknowledged id is stored, or dead with a reason, or was
    answered offline; the ledger balances; the journal is empty; what died
@@ -21,6 +21,10 @@ updates of their statuses in bad order and more than once.
    final status, or is dead and does so after `sluicectl dead retry`; what the
    provider saw twice came under the same key with the same body; no state went
    back; each update of a status is applied, or an error with its reason.
+7. of the invitations (torture_invitation.py): each acknowledged request has
+   ended as a place, waiting, unknown, repeated or refused; never one place too
+   many; places in order of arrival; everybody has the right mail, at least
+   once, under its Message-ID.
 
 Prints figures and ends with "N passed, N failed"; the status is 1 if any did.
 --seed repeats the choice of victims (not their timing).
@@ -41,14 +45,16 @@ import harness  # noqa: E402
 from harness import (  # noqa: E402
     closest_ms, descendants, is_online, most_in_window, signal_if_alive)
 from load import Callers, Clients  # noqa: E402
+import torture_invitation  # noqa: E402
 import torture_sms  # noqa: E402
 
 RESTARTS = 10
 IDS_MAX = 10
-# How often each is the victim, of 100.
+# How often each is the victim.
 WEIGHTS = {"callback.fcgi": 30, "trigger.fcgi": 12, "sms.fcgi": 12,
            "multiwatch": 8, "sluiced": 10, "sluiced, asked to end": 4,
-           "objects": 12, "postgres session": 12}
+           "objects": 12, "postgres session": 12,
+           **torture_invitation.WEIGHTS}
 # The provider's limit, ten times as fast as the real one. It is shorter than
 # what sluiced is told by more than two ticks of the kernel, in which the
 # simulator learns when a request came: it is starved here, too.
@@ -69,18 +75,22 @@ class Torture:
         self.place = harness.Place("torture")
         self.instance = self.place.instance(
             delay_ms=(3, 40), kept=True, start=False, sms_handlers=2,
+            invitation_handlers=2, mongo=True,
             conf={"callback.retry_base_ms": 100, "callback.max_attempts": 6,
                   "call.rate_count": CALL_COUNT,
                   "call.rate_window_ms": CALL_WINDOW_MS + CALL_TICKS_MS,
                   "call.backoff_ms": 3000, "call.max_backoff_ms": 6000,
-                  **torture_sms.CONF})
+                  **torture_sms.CONF, **torture_invitation.CONF})
         self.provider = harness.CallProvider(
             self.instance, count=CALL_COUNT, window_ms=CALL_WINDOW_MS,
             lockout_ms=3000, answer_ms=(100, 300), kernel_time=1).start()
         self.instance.write_conf(call__url=self.provider.url)
         self.sms = torture_sms.Sms(self.instance, self.check, options.seed)
+        self.invitations = torture_invitation.Invitations(
+            self.instance, self.check, options.seed)
         self.instance.start()
         self.sms.started()
+        self.invitations.started()
         self.clients = Clients(self.instance.port, self.make_ids,
                                clients=12, pause_s=0.03)
         self.callers = Callers(self.instance.port, seed=options.seed)
@@ -115,6 +125,14 @@ class Torture:
         process.start()
         return True
 
+    def start_all_again(self):
+        self.start_again(self.instance.sluiced)
+        self.start_again(self.instance.objects)
+        self.start_again(self.invitations.mail.process)
+        mongo = self.invitations.mongo.process
+        if mongo is not None and not mongo.alive():
+            mongo.start()  # it may end by itself while PostgreSQL is away
+
     def note_rss(self):
         status = pathlib.Path(f"/proc/{self.instance.sluiced.pid}/status")
         try:
@@ -130,7 +148,8 @@ class Torture:
     async def phase(self, name, seconds, body, clean):
         """Run body under the load; with clean, no request may fail."""
         loads = {"requests": self.clients, "calls": self.callers,
-                 "messages": self.sms.senders, "updates": self.sms.updates}
+                 "messages": self.sms.senders, "updates": self.sms.updates,
+                 "people": self.invitations.load}
         before = {what: loads[what].statuses.copy() for what in loads}
         await body(seconds)
         await asyncio.sleep(0.5)  # answers that are on their way
@@ -171,8 +190,7 @@ class Torture:
         while time.monotonic() < end:
             await asyncio.sleep(self.random.uniform(0.030, 0.100))
             self.kill(self.random.choices(victims, weights)[0])
-            self.start_again(self.instance.sluiced)
-            self.start_again(self.instance.objects)
+            self.start_all_again()
         if self.asked_to_end:
             await asyncio.to_thread(self.instance.sluiced.wait)
             self.start_again(self.instance.sluiced)
@@ -187,8 +205,13 @@ class Torture:
             self.asked_to_end = True
             instance.sluiced.send(signal.SIGTERM)
             pids = [instance.sluiced.pid]
-        elif victim in ("sluiced", "objects"):
-            process = getattr(instance, victim)
+        elif victim in ("sluiced", "objects", "smtp", "mongo"):
+            process = {"sluiced": instance.sluiced,
+                       "objects": instance.objects,
+                       "smtp": self.invitations.mail.process,
+                       "mongo": self.invitations.mongo.process}[victim]
+            if process is None:
+                return  # $SLUICE_MONGO_URI is not ours
             process.kill()
             pids = [process.pid]
         else:
@@ -217,12 +240,12 @@ class Torture:
     # Afterwards
 
     async def settle(self):
-        for load in (self.clients, self.callers, self.sms.senders):
+        for load in (self.clients, self.callers, self.sms.senders,
+                     self.invitations.load):
             load.stopping = True
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
-            self.start_again(self.instance.sluiced)
-            self.start_again(self.instance.objects)
+            self.start_all_again()
             if self.load.done():
                 break
             await asyncio.sleep(0.1)
@@ -238,6 +261,9 @@ class Torture:
                                     "the calls have ended", 300)
             await asyncio.to_thread(harness.wait_for, self.sms.settled,
                                     "the messages have ended", 120)
+            await asyncio.to_thread(harness.wait_for, self.invitations.settled,
+                                    "the invitations have ended", 120,
+                                    every=0.5)
         except AssertionError:
             pass
         self.note_rss()
@@ -368,7 +394,8 @@ class Torture:
         # Rather more than half of it is phase 3; the rest is for settling.
         seconds = self.options.seconds
         self.load = asyncio.gather(self.clients.run(), self.callers.run(),
-                                   self.sms.senders.run())
+                                   self.sms.senders.run(),
+                                   self.invitations.load.run())
         await asyncio.sleep(1)
         await self.phase("only sluiced", 0.15 * seconds, self.restart_sluiced,
                          clean=True)
@@ -380,6 +407,7 @@ class Torture:
         self.account()
         self.account_calls()
         self.sms.account()
+        self.invitations.account()
         self.retry_the_dead()
         self.sms.retry_the_dead()
 
