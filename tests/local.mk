@@ -41,13 +41,15 @@ mongo_race_SOURCES = %D%/e2e/mongo_race.c
 mongo_race_LDADD = $(MONGOC_LIBS)
 
 # What the benches measure against, and with.
-check_PROGRAMS += fill hello hello_loop upstream
+check_PROGRAMS += fill hello hello_loop plain_insert upstream
 fill_SOURCES = %D%/bench/fill.c
 fill_LDADD = libshared.a $(SHARED_LIBS)
 hello_SOURCES = %D%/bench/hello.c
 hello_LDADD = $(FCGI_LIBS)
 hello_loop_SOURCES = %D%/bench/hello_loop.c
 hello_loop_LDADD = libedge.a libshared.a $(EDGE_LIBS)
+plain_insert_SOURCES = %D%/bench/plain_insert.c
+plain_insert_LDADD = $(MONGOC_LIBS)
 upstream_SOURCES = %D%/sim/upstream.c
 upstream_LDADD =
 

@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """`make bench`: the rows of DESIGN section 8 that concern the callback service,
-the call limiter and the calls themselves, and rows of the SMS service.
+the call limiter and the calls themselves, and rows of the SMS service and of
+the invitations.
 
 Ratios within one run, what is compared taken in turn and the medians of
 several turns: the machine is noisy. Prints the table and writes it as JSON.
@@ -8,8 +9,8 @@ several turns: the machine is noisy. Prints the table and writes it as JSON.
     bench.py [--only WORD ...] [--seconds S] [--turns N] [--dial-seconds S]
              [--json FILE]
 
-The programs hello, hello_loop, upstream and fill are looked for beside
-callback.fcgi, in the build folder.
+The programs hello, hello_loop, upstream, fill, plain_insert and ferretdb are
+looked for beside callback.fcgi, in the build folder.
 """
 import argparse
 import http.client
@@ -18,6 +19,7 @@ import pathlib
 import re
 import shutil
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -33,6 +35,7 @@ CONNECTIONS = 64
 PENDING = 1_000_000
 MEAN_LATENCY_S = (0.3 + 4.0) / 2
 CALL_COUNT, CALL_WINDOW_MS = 25, 10000
+PEOPLE, PLACES = 20_000, 1000  # who ask, of an invitation
 
 
 class Row:
@@ -153,7 +156,7 @@ class Bench:
         if not folder.exists():
             shutil.copytree(self.place.bin, folder)
             for name in ("callback.fcgi", "trigger.fcgi", "sms.fcgi",
-                         "status.fcgi"):
+                         "invitation.fcgi", "status.fcgi"):
                 shutil.copy(BUILD / program, folder / name)
         return folder
 
@@ -292,6 +295,42 @@ class Bench:
             refused = sum(r["refused"] + r["broken"] for r in runs[name])
             self.add(f"requests of /sms not accepted, {name}", refused,
                      at_most=0)
+        self.close(sluice, hello)
+
+    def burst(self):
+        """People who press the button together, for information. paused:
+        accepting alone; else MongoDB is as busy as it can be, on the same
+        cores. No mail leaves."""
+        path = "/invitations/bench-0"
+        sluice = self.place.instance(mongo=True, start=False,
+                                     invitation_handlers=2, conf={
+                                         "journal.reserve_bytes": "64 MiB"})
+        self.create_invitations(sluice, 1)
+        sluice.start()
+        hello = self.hello("lighttpd")
+        for instance in (sluice, hello):
+            wrk(instance.port, 2, path)
+
+        def accept(paused):
+            self.empty_journal(sluice)
+            if paused:
+                sluice.ctl("pause", "invitation")
+            return wrk(sluice.port, self.options.seconds, path)
+
+        runs = in_turn({
+            "hello": lambda: wrk(hello.port, self.options.seconds, path),
+            "serving": lambda: accept(False), "paused": lambda: accept(True)},
+            self.options.turns)
+        for name in ("serving", "paused"):
+            ours, theirs = (median(runs[n], "per_s") for n in (name, "hello"))
+            self.add(f"requests/s of /invitations, {name} / hello",
+                     ours / theirs, ours_per_s=ours, hello_per_s=theirs)
+            ours, theirs = (median(runs[n], "p99_ms") for n in (name, "hello"))
+            self.add(f"p99 of /invitations, {name} / hello", ours / theirs,
+                     ours_ms=ours, hello_ms=theirs)
+            refused = sum(r["refused"] + r["broken"] for r in runs[name])
+            self.add(f"requests of /invitations not accepted, {name}",
+                     refused, at_most=0)
         self.close(sluice, hello)
 
     def loop(self):
@@ -593,6 +632,71 @@ class Bench:
         self.add("messages lost", count - stored, at_most=0, messages=count)
         self.close(instance)
 
+    # Places
+
+    @staticmethod
+    def create_invitations(instance, count):
+        """Those that fill.c's people, and post.lua's, ask for."""
+        csv = instance.dir / "invitations.csv"
+        csv.write_text("".join(f"bench-{k},{PLACES}\n" for k in range(count)))
+        instance.sluicectl("invitation", "import", csv)
+
+    def places(self):
+        """People of a journal who all get a place, against a plain loop that
+        inserts as many registrations into the same server: ours has a mail to
+        insert for each of them besides."""
+        runs = in_turn({"ours": self.give_places,
+                        "plain": lambda: self.plain_insert(100),
+                        "thousands": lambda: self.plain_insert(1000)},
+                       self.options.turns)
+        ours, plain, thousands = (median(runs[n], "per_s") for n in
+                                  ("ours", "plain", "thousands"))
+        self.add("places given/s / plain bulk insert", ours / plain,
+                 at_least=0.5, ours_per_s=ours, plain_per_s=plain,
+                 plain_by_1000_per_s=thousands)
+        self.add("places not given, or not in order of arrival",
+                 sum(run["wrong"] for run in runs["ours"]), at_most=0,
+                 people=PEOPLE * self.options.turns)
+
+    def give_places(self):
+        silent = socket.create_server(("127.0.0.1", 0))  # no mail leaves
+        port = silent.getsockname()[1]
+        instance = self.place.instance(
+            mongo=True, start=False,
+            conf={"mail.url": f"smtp://127.0.0.1:{port}"})
+        self.create_invitations(instance, PEOPLE // PLACES)
+        self.fill(instance, PEOPLE, PLACES, service="invitation")
+        instance.sluiced.start()
+        first = PEOPLE - wait_for(
+            lambda: (self.asking(instance) or PEOPLE) % PEOPLE,
+            "the first place", every=0.005)
+        begun = time.monotonic()
+        wait_for(lambda: self.asking(instance) == 0, "all have their place",
+                 300, every=0.05)
+        per_s = (PEOPLE - first) / (time.monotonic() - begun)
+        given = {(r["code"], r["slot"]): r["_id"] for r in
+                 instance.mongo_database().registrations.find()}
+        wrong = sum(given.pop((f"bench-{n // PLACES}", n % PLACES + 1), None)
+                    != f"person{n}@example.com" for n in range(PEOPLE))
+        wrong += len(given)
+        wrong += PEOPLE - instance.mongo_database().mails.count_documents({})
+        self.close(instance)
+        silent.close()
+        return {"per_s": per_s, "wrong": wrong}
+
+    @staticmethod
+    def asking(instance):
+        rows = instance.journal_rows(
+            "SELECT count(*) AS n FROM queue_invitation")
+        return rows[0]["n"]
+
+    def plain_insert(self, batch):
+        done = subprocess.run(
+            [BUILD / "plain_insert", self.place.mongo().base, str(PEOPLE),
+             str(PLACES), str(batch)],
+            capture_output=True, text=True, check=True)
+        return {"per_s": float(done.stdout)}
+
     # Restarting
 
     def restart(self):
@@ -711,8 +815,8 @@ class Bench:
     # All of it
 
     BENCHES = ("lighttpd", "loop", "fcgid", "proxy", "pending", "pace",
-               "sms", "pool500", "pool10000", "upsert", "updates", "batches",
-               "restart", "calls", "dial")
+               "sms", "burst", "pool500", "pool10000", "upsert", "updates",
+               "batches", "places", "restart", "calls", "dial")
 
     def main(self):
         for name in self.BENCHES:

@@ -5,6 +5,8 @@
  *   sms         a message each; SIZE is of no matter
  *   sms_status  each says CONFIRMED of SIZE new messages, where message n is
  *               01900000-0000-7000-8000-<n as 8 hex digits>0000
+ *   invitation  person<n>@example.com asks for a place of invitation
+ *               bench-<n / SIZE>
  */
 #include <stdbool.h>
 #include <stdio.h>
@@ -13,6 +15,7 @@
 
 #include "shared/callback_msg.h"
 #include "shared/clock.h"
+#include "shared/invitation_msg.h"
 #include "shared/journal.h"
 #include "shared/sms_msg.h"
 #include "shared/sms_update.h"
@@ -74,6 +77,18 @@ make_updates(struct fill *f, struct text *body)
     }
 }
 
+static void
+make_invitation(struct fill *f, struct text *body)
+{
+    struct invitation_msg msg;
+
+    (void)snprintf(msg.code, sizeof(msg.code), "bench-%lld",
+                   (long long)(f->next / f->size));
+    (void)snprintf(msg.email, sizeof(msg.email), "person%lld@example.com",
+                   (long long)f->next++);
+    invitation_msg_encode(&msg, body);
+}
+
 static enum rc
 prepare(struct fill *f, size_t k, int64_t now_unix_ms)
 {
@@ -84,6 +99,8 @@ prepare(struct fill *f, size_t k, int64_t now_unix_ms)
         make_message(f, &f->bodies[k]);
     } else if (f->service == SERVICE_SMS_STATUS) {
         make_updates(f, &f->bodies[k]);
+    } else if (f->service == SERVICE_INVITATION) {
+        make_invitation(f, &f->bodies[k]);
     } else {
         make_callback(f, &f->bodies[k]);
     }

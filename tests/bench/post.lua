@@ -1,5 +1,5 @@
--- wrk: POST /callback with 100 ids, or /sms with a message, in turn a few
--- hundred different bodies.
+-- wrk: POST /callback with 100 ids, /sms with a message, or /invitations/CODE
+-- with an address, in turn a few hundred different bodies.
 -- The first thread's last line is for bench.py.
 local requests = {}
 
@@ -18,11 +18,23 @@ local function message_body()
       math.random(0, 9999999), math.random(8, 12), math.random(13, 18))
 end
 
+local function address_body()
+   return string.format('{"Email": "person%d@example.com"}',
+      math.random(0, 9999999))
+end
+
+local function body_of(path)
+   if path == "/sms" then
+      return message_body
+   end
+   return path:find("^/invitations/") and address_body or ids_body
+end
+
 -- Not before: wrk has the Host header from here on.
 function init()
    math.randomseed(42)
    wrk.headers["Content-Type"] = "application/json"
-   local body = wrk.path == "/sms" and message_body or ids_body
+   local body = body_of(wrk.path)
    for k = 1, 256 do
       requests[k] = wrk.format("POST", nil, nil, body())
    end
