@@ -4,7 +4,7 @@ Works on a copy of the tree with one build in it: each mutant changes a few
 lines, builds the tests that watch over them, and runs these. A mutant that no
 test kills fails the run. Before that the same tests must pass unchanged.
 
-    mutants.py
+    mutants.py [PART...]    all, or those with a PART in their name or file
 """
 
 import os
@@ -23,6 +23,7 @@ class Mutant:
     new: str
     unit: tuple = ()  # unit test programs that should notice
     e2e: tuple = ()  # or pytest arguments
+    needs: tuple = ()  # what make builds for them besides
 
 
 MUTANTS = [
@@ -213,6 +214,174 @@ MUTANTS = [
         "    if (list.unix_s < 0 ||\n",
         unit=("tests/shared/test_signature",),
     ),
+    Mutant(
+        "two people may have the same place",
+        "dispatcher/places_mongo.c",
+        "        {REGISTRATIONS, true, {\"code\", \"slot\"}},\n",
+        "        {REGISTRATIONS, false, {\"code\", \"slot\"}},\n",
+        unit=("tests/dispatcher/test_places_mongo",),
+        needs=("ferretdb",),
+    ),
+    Mutant(
+        "a database that comes back is trusted to have its indexes",
+        "dispatcher/registrar.c",
+        "    r->prepared = false;\n"
+        "    pthread_mutex_lock(&h->mutex);\n",
+        "    pthread_mutex_lock(&h->mutex);\n",
+        unit=("tests/dispatcher/test_registrar",),
+    ),
+    Mutant(
+        "an old plan says that all places are taken",
+        "dispatcher/allocator_turn.c",
+        "    if (rc == RC_OK && count == 0 && !t->slots->fresh) {\n",
+        "    if (rc == RC_OK && count > 0 && !t->slots->fresh) {\n",
+        unit=("tests/dispatcher/test_allocator",),
+    ),
+    Mutant(
+        "who lost a slot to another is passed over",
+        "dispatcher/allocator_turn.c",
+        "    t->slots->known = false;\n"
+        "    t->lost++;\n",
+        "    t->slots->known = false;\n"
+        "    t->outcomes[index]->what = ALLOCATOR_REPEATED;\n"
+        "    t->lost++;\n",
+        unit=("tests/dispatcher/test_allocator",),
+    ),
+    Mutant(
+        "newcomers overtake those who wait",
+        "dispatcher/allocator.c",
+        "    if (rc == RC_OK && !g->full) {\n",
+        "    if (rc == RC_OK && g->count > 0) {\n",
+        unit=("tests/dispatcher/test_allocator",),
+    ),
+    Mutant(
+        "who is refused while registering keeps the place",
+        "dispatcher/allocator_turn.c",
+        "    return rc == RC_OK ? refuse(t, &given) : rc;\n",
+        "    return rc == RC_OK && given.count > PLACES_MAX ? refuse(t, &given)\n"
+        "                                                   : rc;\n",
+        unit=("tests/dispatcher/test_allocator",),
+    ),
+    Mutant(
+        "one leaves the waitlist before the welcome is queued",
+        "dispatcher/allocator.c",
+        "    rc = rc == RC_OK ? turn_mail(t) : rc;\n"
+        "    rc = rc == RC_OK ? leave_waitlist(t, out) : rc;\n",
+        "    rc = rc == RC_OK ? leave_waitlist(t, out) : rc;\n"
+        "    rc = rc == RC_OK ? turn_mail(t) : rc;\n",
+        unit=("tests/dispatcher/test_allocator",),
+    ),
+    Mutant(
+        "a turn that failed is given up for the next",
+        "dispatcher/registrar.c",
+        "        back_off(r, work, rc);\n"
+        "        return false;\n",
+        "        back_off(r, work, rc);\n"
+        "        hand_back(r);\n"
+        "        return false;\n",
+        unit=("tests/dispatcher/test_registrar",),
+    ),
+    Mutant(
+        "the sweep does not come back",
+        "dispatcher/registrar.c",
+        "    r->sweep_at_ms = goes_on ? ended_ms : ended_ms + rest_ms;\n",
+        "    r->sweep_at_ms = goes_on ? ended_ms : INT64_MAX;\n",
+        unit=("tests/dispatcher/test_registrar",),
+    ),
+    Mutant(
+        "what MongoDB refuses counts as served",
+        "dispatcher/invitation.c",
+        "        if (r->turn->outcomes[i].what == ALLOCATOR_POISON) {\n"
+        "            rc = bury_poison(journal, r, i);\n"
+        "        } else {\n",
+        "        if (r->turn->outcomes[i].what == ALLOCATOR_UNDECIDED) {\n"
+        "            rc = bury_poison(journal, r, i);\n"
+        "        } else {\n",
+        unit=("tests/dispatcher/test_invitation",),
+    ),
+    Mutant(
+        "a turn that the registrar does not take is forgotten",
+        "dispatcher/invitation.c",
+        "            desk->ungiven = turn; /* before all who wait */\n"
+        "            return;\n",
+        "            free(turn);\n"
+        "            return;\n",
+        unit=("tests/dispatcher/test_invitation",),
+    ),
+    Mutant(
+        "while the disk fails turns pile up",
+        "dispatcher/invitation.c",
+        "           desk->turns + desk->turns_retiring < TURNS_HELD_MAX &&\n",
+        "           desk->turns < TURNS_HELD_MAX &&\n",
+        unit=("tests/dispatcher/test_invitation",),
+    ),
+    Mutant(
+        "who got a place meanwhile gets an apology",
+        "dispatcher/mailer.c",
+        "        if (stands[i]) {\n",
+        "        if (stands[i] && !apologies_only) {\n",
+        unit=("tests/dispatcher/test_mailer",),
+    ),
+    Mutant(
+        "a mail that was sent stays queued",
+        "dispatcher/outbox.c",
+        "        mail.state = OUTBOX_SENT;\n",
+        "        mail.state = OUTBOX_QUEUED;\n",
+        unit=("tests/dispatcher/test_outbox",),
+    ),
+    Mutant(
+        "a recipient who is refused keeps the place",
+        "dispatcher/mailer.c",
+        "    return mail->outbox.state == OUTBOX_REFUSED &&\n",
+        "    return mail->outbox.state == OUTBOX_STATE_COUNT &&\n",
+        unit=("tests/dispatcher/test_mailer",),
+    ),
+    Mutant(
+        "a server that refuses us is not left alone",
+        "dispatcher/outbox.c",
+        "    o->until_ms = now_ms + o->step_ms;\n"
+        "    o->was_taken",
+        "    o->until_ms = now_ms;\n"
+        "    o->was_taken",
+        unit=("tests/dispatcher/test_outbox",),
+    ),
+    Mutant(
+        "the form shows what was typed as it is",
+        "fcgi/invitation_page.c",
+        "    case '<':\n"
+        "        return \"&lt;\";\n",
+        "    case '<':\n"
+        "        return NULL;\n",
+        unit=("tests/fcgi/test_invitation_page",),
+    ),
+    Mutant(
+        "an address may add headers to a mail",
+        "dispatcher/mail_message.c",
+        "        if ((unsigned char)value[i] < ' ' || value[i] == 0x7f) {\n",
+        "        if (value[i] == 0x7f) {\n",
+        unit=("tests/dispatcher/test_mail_message",),
+    ),
+    Mutant(
+        "long headers are not folded",
+        "dispatcher/mail_message.c",
+        "    if (h->column + 1 + bytes > LINE_MAX_BYTES) {\n",
+        "    if (h->column + 1 + bytes > 100 * LINE_MAX_BYTES) {\n",
+        unit=("tests/dispatcher/test_mail_message",),
+    ),
+    Mutant(
+        "tags make another person",
+        "shared/address.c",
+        "    if (plus != NULL && plus > local.data) {\n",
+        "    if (plus != NULL && plus < local.data) {\n",
+        unit=("tests/shared/test_address",),
+    ),
+    Mutant(
+        "capitals make another person",
+        "shared/address.c",
+        "        memcpy(out->key, folded.data, folded.bytes);\n",
+        "        memcpy(out->key, local.data, folded.bytes);\n",
+        unit=("tests/shared/test_address",),
+    ),
 ]
 
 
@@ -262,7 +431,7 @@ class Copy:
 
     def tests_pass(self, mutant):
         """Whether it builds, and then whether all its tests pass."""
-        if not self.make("all", *mutant.unit):
+        if not self.make("all", *mutant.needs, *mutant.unit):
             raise SystemExit(f"mutants: does not build: {mutant.name}: "
                              f"see {self.log}")
         for program in mutant.unit:
@@ -292,6 +461,11 @@ def kill(tree, mutant):
 
 
 def main():
+    parts = sys.argv[1:] or [""]
+    mutants = [mutant for mutant in MUTANTS
+               if any(p in mutant.name or p in mutant.file for p in parts)]
+    if not mutants:
+        raise SystemExit("mutants: there is none such")
     source = os.path.dirname(os.path.dirname(os.path.dirname(
         os.path.abspath(__file__))))
     folder = tempfile.mkdtemp(prefix="sluice-mutants-")
@@ -299,8 +473,8 @@ def main():
     tree = Copy(source, folder)
     if not tree.prepare():
         raise SystemExit(f"mutants: the copy does not build: see {tree.log}")
-    killed = sum(kill(tree, mutant) for mutant in MUTANTS)
-    failed = len(MUTANTS) - killed
+    killed = sum(kill(tree, mutant) for mutant in mutants)
+    failed = len(mutants) - killed
     if not failed:
         shutil.rmtree(folder)
     print(f"mutants: {killed} passed, {failed} failed")
