@@ -227,6 +227,7 @@ MUTANTS = [
         "dispatcher/registrar.c",
         "    r->prepared = false;\n"
         "    pthread_mutex_lock(&h->mutex);\n",
+        "    r->prepared = r->prepared && r->failures >= 0;\n"
         "    pthread_mutex_lock(&h->mutex);\n",
         unit=("tests/dispatcher/test_registrar",),
     ),
