@@ -43,19 +43,6 @@ take_text(const bson_t *document, const char *name, char *out, size_t size)
     return true;
 }
 
-/* 0 when it is not there. */
-static int64_t
-take_number(const bson_t *document, const char *name)
-{
-    bson_iter_t at;
-
-    if (!bson_iter_init_find(&at, document, name)) {
-        return 0;
-    }
-    return BSON_ITER_HOLDS_DATE_TIME(&at) ? bson_iter_date_time(&at)
-                                          : bson_iter_as_int64(&at);
-}
-
 static bool
 take_kind(const bson_t *document, enum mail_kind *out)
 {
@@ -96,14 +83,14 @@ static bool
 take_mail(const bson_t *document, struct mail *out)
 {
     memset(out, 0, sizeof(*out));
-    out->asked_unix_ms = take_number(document, "asked_at");
-    out->created_unix_ms = take_number(document, "created_at");
+    out->asked_unix_ms = mongo_number(document, "asked_at");
+    out->created_unix_ms = mongo_number(document, "created_at");
     out->outbox = (struct outbox_mail){
         .state = OUTBOX_QUEUED,
-        .next_unix_ms = take_number(document, "next_at"),
-        .first_unix_ms = take_number(document, "first_at"),
-        .attempts = take_number(document, "attempts"),
-        .blocked = take_number(document, "blocked"),
+        .next_unix_ms = mongo_number(document, "next_at"),
+        .first_unix_ms = mongo_number(document, "first_at"),
+        .attempts = mongo_number(document, "attempts"),
+        .blocked = mongo_number(document, "blocked"),
     };
     return take_id(document, out) &&
            take_text(document, "to", out->to, sizeof(out->to)) &&
@@ -135,7 +122,7 @@ on_due(void *arg, const bson_t *document)
             (void)bson_append_iter(&page->unreadable, "_id", -1, &id);
         }
         log_event(LOG_ERROR, "mail_unreadable", "created_unix_ms=%lld",
-                  (long long)take_number(document, "created_at"));
+                  (long long)mongo_number(document, "created_at"));
     }
     return RC_OK;
 }
@@ -203,27 +190,6 @@ on_looked_up(void *arg, const bson_t *document)
     return RC_OK;
 }
 
-/* {name: {"$in": [...]}} behind what filter holds. */
-static void
-add_in(bson_t *filter, const char *name, const char *const *values,
-       size_t count)
-{
-    bson_t in;
-    bson_t list;
-
-    BSON_APPEND_DOCUMENT_BEGIN(filter, name, &in);
-    BSON_APPEND_ARRAY_BEGIN(&in, "$in", &list);
-    for (size_t i = 0; i < count; i++) {
-        char index[16];
-        const char *key;
-
-        (void)bson_uint32_to_string((uint32_t)i, &key, index, sizeof(index));
-        BSON_APPEND_UTF8(&list, key, values[i]);
-    }
-    (void)bson_append_array_end(&in, &list);
-    (void)bson_append_document_end(filter, &in);
-}
-
 /* Which of the keys are an _id in the collection? */
 static enum rc
 look_up(struct mails_mongo *m, const char *collection, const char *const *keys,
@@ -236,7 +202,7 @@ look_up(struct mails_mongo *m, const char *collection, const char *const *keys,
     enum rc rc;
 
     memset(has, 0, count * sizeof(*has));
-    add_in(&filter, "_id", keys, count);
+    mongo_add_in(&filter, "_id", keys, count);
     rc = mongo_find(m->mongo, collection, &query, on_looked_up, &looked_up);
     bson_destroy(&filter);
     bson_destroy(fields);

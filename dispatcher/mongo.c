@@ -393,6 +393,34 @@ mongo_find(struct mongo *m, const char *collection,
     return rc;
 }
 
+int64_t
+mongo_number(const bson_t *document, const char *name)
+{
+    bson_iter_t iter;
+    if (!bson_iter_init_find(&iter, document, name)) {
+        return 0;
+    }
+    return BSON_ITER_HOLDS_DATE_TIME(&iter) ? bson_iter_date_time(&iter)
+                                            : bson_iter_as_int64(&iter);
+}
+
+void
+mongo_add_in(bson_t *filter, const char *name, const char *const *values,
+             size_t count)
+{
+    bson_t condition;
+    bson_t list;
+    bson_append_document_begin(filter, name, -1, &condition);
+    bson_append_array_begin(&condition, "$in", -1, &list);
+    for (size_t k = 0; k < count; k++) {
+        char index[24];
+        snprintf(index, sizeof(index), "%zu", k);
+        bson_append_utf8(&list, index, -1, values[k], -1);
+    }
+    bson_append_array_end(&condition, &list);
+    bson_append_document_end(filter, &condition);
+}
+
 /* ---- commands -------------------------------------------------------------
  */
 

@@ -99,6 +99,12 @@ enum rc mongo_find(struct mongo *mongo, const char *collection,
                    const struct mongo_query *query, mongo_each *each,
                    void *arg) MUST_CHECK;
 
+/* The number or the date (in ms) of that name; 0: it is not there. */
+int64_t mongo_number(const bson_t *document, const char *name);
+/* Append {name: {$in: [values...]}} to filter. */
+void mongo_add_in(bson_t *filter, const char *name, const char *const *values,
+                  size_t count);
+
 /* How many documents match filter (NULL: all). */
 enum rc mongo_count(struct mongo *mongo, const char *collection,
                     const bson_t *filter, int64_t *out) MUST_CHECK;

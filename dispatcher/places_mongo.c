@@ -39,35 +39,6 @@ get_text(const bson_t *document, const char *field, char *out, size_t bytes)
     snprintf(out, bytes, "%s", found ? bson_iter_utf8(&iter, NULL) : "");
 }
 
-static int64_t
-get_number(const bson_t *document, const char *field)
-{
-    bson_iter_t iter;
-    if (!bson_iter_init_find(&iter, document, field)) {
-        return 0;
-    }
-    return BSON_ITER_HOLDS_DATE_TIME(&iter) ? bson_iter_date_time(&iter)
-                                            : bson_iter_as_int64(&iter);
-}
-
-/* {field: {$in: [...]}} */
-static void
-put_in(bson_t *filter, const char *field, const char *const *values,
-       size_t count)
-{
-    bson_t condition;
-    bson_t list;
-    bson_append_document_begin(filter, field, -1, &condition);
-    bson_append_array_begin(&condition, "$in", -1, &list);
-    for (size_t k = 0; k < count; k++) {
-        char index[24];
-        snprintf(index, sizeof(index), "%zu", k);
-        put_text(&list, index, values[k]);
-    }
-    bson_append_array_end(&condition, &list);
-    bson_append_document_end(filter, &condition);
-}
-
 /* RC_INVALID of a command of ours is no one's data: the server is not as we
  * know it, the operator's matter, and nothing is lost by trying again. */
 static enum rc
@@ -90,7 +61,7 @@ take_invitation(void *arg, const bson_t *document)
 {
     struct found_invitations *found = arg;
     struct invitation *out = &found->out[found->count];
-    int64_t limit = get_number(document, "limit");
+    int64_t limit = mongo_number(document, "limit");
     if (found->count == found->max) {
         return RC_OK;
     }
@@ -98,8 +69,8 @@ take_invitation(void *arg, const bson_t *document)
     get_text(document, "_id", out->code, sizeof(out->code));
     limit = limit > 0 ? limit : 0;
     out->limit = (int32_t)(limit < PLACES_LIMIT_MAX ? limit : PLACES_LIMIT_MAX);
-    out->created_unix_ms = get_number(document, "created_at");
-    out->expires_unix_ms = get_number(document, "expires_at");
+    out->created_unix_ms = mongo_number(document, "created_at");
+    out->expires_unix_ms = mongo_number(document, "expires_at");
     found->count++;
     return RC_OK;
 }
@@ -174,7 +145,7 @@ take_by_key(void *arg, const bson_t *document)
         } else {
             struct registration *out = &by_key->registrations[k];
             out->found = true;
-            out->slot = (int32_t)get_number(document, "slot");
+            out->slot = (int32_t)mongo_number(document, "slot");
             get_text(document, "code", out->code, sizeof(out->code));
             get_text(document, "request_id", out->request_id,
                      sizeof(out->request_id));
@@ -196,7 +167,7 @@ find_by_key(struct places_mongo *p, const char *collection, const char *code,
     if (by_key->count == 1) {
         put_text(&filter, field, by_key->keys[0]);
     } else {
-        put_in(&filter, field, by_key->keys, by_key->count);
+        mongo_add_in(&filter, field, by_key->keys, by_key->count);
     }
     enum rc rc = mongo_find(p->mongo, collection, &query, take_by_key, by_key);
     bson_destroy(&filter);
@@ -237,7 +208,7 @@ static enum rc
 take_slot(void *arg, const bson_t *document)
 {
     bool *taken = arg;
-    int64_t slot = get_number(document, "slot");
+    int64_t slot = mongo_number(document, "slot");
     if (slot >= 0 && slot <= PLACES_LIMIT_MAX) {
         taken[slot] = true;
     }
@@ -316,9 +287,9 @@ take_person(void *arg, const bson_t *document)
     get_text(document, "mailbox", out->address.mailbox, ADDRESS_BYTES);
     get_text(document, "key", out->address.key, ADDRESS_BYTES);
     out->address.ascii = is_ascii(out->address.mailbox);
-    out->received_unix_ms = get_number(document, "received");
-    out->node = (int32_t)get_number(document, "node");
-    out->seq = get_number(document, "seq");
+    out->received_unix_ms = mongo_number(document, "received");
+    out->node = (int32_t)mongo_number(document, "node");
+    out->seq = mongo_number(document, "seq");
     found->count++;
     return RC_OK;
 }
@@ -862,13 +833,13 @@ static enum rc
 take_place(void *arg, const bson_t *document)
 {
     const struct each_place *each = arg;
-    struct place place = {.slot = (int32_t)get_number(document, "slot")};
+    struct place place = {.slot = (int32_t)mongo_number(document, "slot")};
     get_text(document, "_id", place.key, sizeof(place.key));
     get_text(document, "email", place.email, sizeof(place.email));
     get_text(document, "code", place.code, sizeof(place.code));
     get_text(document, "request_id", place.request_id,
              sizeof(place.request_id));
-    place.accepted_unix_ms = get_number(document, "accepted_at");
+    place.accepted_unix_ms = mongo_number(document, "accepted_at");
     return each->each(each->arg, &place);
 }
 
@@ -899,9 +870,9 @@ take_trace(void *arg, const bson_t *document)
 {
     struct places_trace *out = arg;
     get_text(document, "code", out->code, sizeof(out->code));
-    out->slot = (int32_t)get_number(document, "slot");
+    out->slot = (int32_t)mongo_number(document, "slot");
     out->at_unix_ms =
-        get_number(document, out->slot != 0 ? "accepted_at" : "received");
+        mongo_number(document, out->slot != 0 ? "accepted_at" : "received");
     return RC_OK;
 }
 

@@ -500,9 +500,7 @@ another_parser_reads_the_same(void **state)
     int fd;
 
     (void)state;
-    if (access(PYTHON, X_OK) != 0) {
-        skip();
-    }
+    assert_int_equal(access(PYTHON, X_OK), 0);
     for (int k = 0; k < 40; k++) {
         memcpy(subject + strlen(subject), "\xf0\x9f\x98\x80", 5);
     }
